@@ -1,0 +1,290 @@
+"""One frozen model per message that programs exchange in frames.
+
+``TYPE`` is the frame header's ``type``. Bodies name their units; sizes are checked here, before
+anything is allocated for them.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from schemas.base import WireMessage
+from schemas.ids import DeviceId, RegionId, Sha256, TaskId, TransferId
+from schemas.limits import (
+    DEFAULT_CHUNK_BYTES,
+    DEFAULT_CREDITS,
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    MAX_COHORT,
+    MAX_INLINE_BYTES,
+    MAX_OBJECT_BYTES,
+    MAX_WANT,
+    MIN_CHUNK_BYTES,
+)
+from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
+
+Text = Annotated[str, StringConstraints(max_length=500)]
+ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class ObjectManifest(WireMessage):
+    """A large object by its content: what a receiver needs to fetch and to check it.
+
+    The frame's tail is the object itself when ``inline``, else the SHA-256 (32 raw bytes) of
+    each of its chunks, one after another.
+    """
+
+    sha256: Sha256
+    size: int = Field(ge=1, le=MAX_OBJECT_BYTES, description="bytes")
+    chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=MAX_CHUNK_BYTES)
+    inline: bool = False
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.size // self.chunk_bytes)
+
+    def tail_bytes(self) -> int:
+        """Return the length that the frame's tail must have."""
+        return self.size if self.inline else 32 * self.chunks
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the numbers taken together, if anything."""
+        if self.inline and self.size > MAX_INLINE_BYTES:
+            return f"size: {self.size} bytes inline, at most {MAX_INLINE_BYTES}"
+        if self.chunks > MAX_CHUNKS:
+            return f"size: {self.chunks} chunks, at most {MAX_CHUNKS}"
+        return None
+
+
+class DataDescription(WireMessage):
+    """One data source of a device; examples themselves never leave it."""
+
+    name: Name
+    shape: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(max_length=8)
+    dtype: Literal["float32"] = "float32"
+    classes: int = Field(ge=1, le=1 << 20)
+    examples: int = Field(ge=0)
+
+    @property
+    def key(self) -> tuple[str, tuple[int, ...], str, int]:
+        """What two devices must share to train one model: all but the number of examples."""
+        return (self.name, self.shape, self.dtype, self.classes)
+
+
+class Capabilities(WireMessage):
+    """What a device can carry."""
+
+    backends: tuple[Name, ...] = Field(default=(), max_length=16)
+    memory_bytes: int = Field(default=0, ge=0)
+    cores: int = Field(default=1, ge=1)
+    accelerator: Name | None = None
+    battery_percent: int | None = Field(default=None, ge=0, le=100)
+
+
+class DeviceState(WireMessage):
+    """Birth or death of a device, retained; the Will is a death with the birth's boot."""
+
+    TYPE: ClassVar[str] = "device.state"
+    status: Literal["online", "offline"]
+    boot: int = Field(ge=0)
+    why: Text | None = None
+    profile: Name = "generic"
+    capabilities: Capabilities = Capabilities()
+    data: tuple[DataDescription, ...] = Field(default=(), max_length=32)
+    versions: dict[str, str] = Field(default_factory=dict, max_length=16)
+
+
+class Heartbeat(WireMessage):
+    """A sign of life, QoS 0, every 30 s +-20 %."""
+
+    TYPE: ClassVar[str] = "device.heartbeat"
+    load: float = Field(ge=0)
+    memory_free_bytes: int = Field(ge=0)
+    temperature_c: float | None = None
+
+
+class GatewayState(WireMessage):
+    """Birth or death of a gateway, retained, with the counts of its region."""
+
+    TYPE: ClassVar[str] = "gateway.state"
+    status: Literal["online", "offline"]
+    boot: int = Field(ge=0)
+    why: Text | None = None
+    devices_known: int = Field(default=0, ge=0)
+    devices_online: int = Field(default=0, ge=0)
+    #: Devices that missed three heartbeats and had no Will.
+    silent: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
+    versions: dict[str, str] = Field(default_factory=dict, max_length=16)
+
+
+class TrainingPlan(WireMessage):
+    """All that a client needs to train and to encode its update."""
+
+    model: Name
+    model_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    input_shape: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(max_length=8)
+    classes: int = Field(ge=1, le=1 << 20)
+    parameters: int = Field(ge=1, le=MAX_OBJECT_BYTES // 4)
+    layout_sha256: Sha256
+    data: Name
+    training: Training = Training()
+    codec: Name
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    privacy: Privacy = Privacy()
+    requires: Requirements = Requirements()
+
+
+class Settlement(WireMessage):
+    """What became of the updates of one ended round, for the devices of one region."""
+
+    task: TaskId
+    round: RoundNumber
+    counted: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
+    discarded: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
+    reason: Text | None = None
+
+
+class Assignment(WireMessage):
+    """One round's work for one region; devices that are not in ``cohort`` ignore it.
+
+    The frame's tail belongs to ``model``, the global model as a safetensors file.
+    """
+
+    TYPE: ClassVar[str] = "task.assign"
+    task: TaskId
+    round: RoundNumber
+    region: RegionId
+    cohort: tuple[DeviceId, ...] = Field(min_length=1, max_length=MAX_COHORT)
+    deadline: float = Field(ge=0, description="central's clock, unix seconds; for scheduling only")
+    plan: TrainingPlan
+    model: ObjectManifest
+    settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
+
+
+class NoJob(WireMessage):
+    """The answer to ``next`` when there is nothing to do."""
+
+    TYPE: ClassVar[str] = "task.none"
+    settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
+
+
+class JobRef(WireMessage):
+    """One round of one task."""
+
+    task: TaskId
+    round: RoundNumber
+
+
+class Next(WireMessage):
+    """What is my current job? Asked on every connect and every 5 minutes; it heals a lost push."""
+
+    TYPE: ClassVar[str] = "task.next"
+    holding: tuple[JobRef, ...] = Field(default=(), max_length=64)
+
+
+JobPhase = Literal[
+    "accepted", "rejected", "downloading", "training", "uploading", "done", "failed"
+]
+
+
+class JobStatus(WireMessage):
+    """How far one device is with one round."""
+
+    TYPE: ClassVar[str] = "job.status"
+    task: TaskId
+    round: RoundNumber
+    state: JobPhase
+    #: Stable cause of ``rejected`` and ``failed``: policy, memory, busy, data, model, training...
+    code: Name | None = None
+    reason: Text | None = None
+    progress: float | None = Field(default=None, ge=0, le=1)
+
+
+class UpdateManifest(WireMessage):
+    """One update that a device offers; the frame's tail belongs to ``object``."""
+
+    TYPE: ClassVar[str] = "update.manifest"
+    xfer: TransferId
+    task: TaskId
+    round: RoundNumber
+    device: DeviceId
+    object: ObjectManifest
+    codec: Name
+    layout_sha256: Sha256
+    base_model_sha256: Sha256
+    num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
+    metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)
+    train_s: float = Field(default=0.0, ge=0)
+
+
+class Need(WireMessage):
+    """The receiver's pull: send these chunks."""
+
+    TYPE: ClassVar[str] = "transfer.need"
+    xfer: TransferId
+    want: tuple[ChunkIndex, ...] = Field(min_length=1, max_length=MAX_WANT)
+    credit: int = Field(default=DEFAULT_CREDITS, ge=1, le=MAX_WANT)
+
+
+ReceiptStatus = Literal["held", "accepted", "duplicate", "late", "rejected"]
+
+
+class Receipt(WireMessage):
+    """The receiver's word on one transfer. A PUBACK proves nothing; this does.
+
+    ``held``: a gateway has it on disk and forwards it. ``accepted``, ``duplicate``, ``late`` and
+    ``rejected`` are final, and the sender may forget the object, unless ``retry_after_s`` is set.
+    """
+
+    TYPE: ClassVar[str] = "transfer.receipt"
+    xfer: TransferId
+    status: ReceiptStatus
+    sha256: Sha256
+    code: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]{1,31}\z")
+    detail: Text | None = None
+    retry_after_s: float | None = Field(default=None, ge=0, le=86_400)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the sender may forget the object."""
+        return self.status != "held" and self.retry_after_s is None
+
+
+class Get(WireMessage):
+    """Repair of a download: send these chunks of this object."""
+
+    TYPE: ClassVar[str] = "transfer.get"
+    sha256: Sha256
+    want: tuple[ChunkIndex, ...] = Field(min_length=1, max_length=MAX_WANT)
+
+
+class ControlNote(WireMessage):
+    """From above, at once: publish your birth again, drop a task, or stop taking work.
+
+    ``boot`` is the newest boot that the receiver has seen of this sender; it adopts a larger one.
+    """
+
+    TYPE: ClassVar[str] = "node.control"
+    action: Literal["rebirth", "cancel", "drain"]
+    task: TaskId | None = None
+    boot: int | None = Field(default=None, ge=0)
+
+
+FRAMED: tuple[type[WireMessage], ...] = (
+    DeviceState,
+    Heartbeat,
+    GatewayState,
+    Assignment,
+    NoJob,
+    Next,
+    JobStatus,
+    UpdateManifest,
+    Need,
+    Receipt,
+    Get,
+    ControlNote,
+)
+#: Which model reads which frame type.
+BY_TYPE: dict[str, type[WireMessage]] = {model.TYPE: model for model in FRAMED}  # type: ignore[attr-defined]

@@ -1,0 +1,206 @@
+"""What a person says of a task, and what central says back: plain JSON for any client."""
+
+import math
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from schemas.base import PersonMessage, WireMessage, explain
+from schemas.errors import FrameError, MessageError
+from schemas.ids import RegionId, Sha256, TaskId
+from schemas.limits import MAX_SUBMIT_BYTES
+
+#: A name out of a list of known ones: never a path, never a module.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\z")]
+#: A setting of a model, a codec or a strategy; each checks its own.
+Parameter = bool | int | float | str | tuple[int, ...]
+
+PersonT = TypeVar("PersonT", bound=PersonMessage)
+
+#: Asked for each client that must report, so that some may fail (Bonawitz et al. 2019: 1.3).
+OVER_SELECTION = 1.3
+
+
+class Training(PersonMessage):
+    """How each client trains in one round."""
+
+    epochs: int = Field(default=1, ge=0, le=1000, description="0: a drill that trains nothing")
+    steps: int | None = Field(default=None, ge=1, le=1_000_000, description="instead of epochs")
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.05, gt=0, le=100)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="for sgd")
+    proximal_mu: float = Field(default=0.0, ge=0, le=1e6, description="FedProx")
+    gradient_clip_norm: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 53)
+
+    @property
+    def is_drill(self) -> bool:
+        """Whether nothing is trained: every update is zero, only the fleet is exercised."""
+        return self.epochs == 0 and self.steps is None
+
+
+class Requirements(PersonMessage):
+    """What a device must have to be selected."""
+
+    memory_mb: int | None = Field(default=None, ge=1, description="memory for the job, MiB")
+    backend: Name | None = None
+    accelerator: Name | None = None
+    battery_percent: int | None = Field(default=None, ge=0, le=100)
+
+
+class Target(PersonMessage):
+    """Stop early once a metric of the global model reaches a value."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    value: float
+
+    def is_met(self, metrics: dict[str, float]) -> bool:
+        """Tell whether ``metrics`` reach the target: accuracy from below, loss from above."""
+        got = metrics.get(self.metric)
+        if got is None:
+            return False
+        return got >= self.value if self.metric == "accuracy" else got <= self.value
+
+
+class Privacy(PersonMessage):
+    """Bounds on what one update may carry."""
+
+    clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one update")
+
+
+class TaskSubmission(PersonMessage):
+    """A task as a person submits it; every field but ``model`` has a default.
+
+    ``min_clients`` and ``cohort`` stay None when they were not given: central knows MIN_CLIENTS.
+    """
+
+    model: Name
+    model_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    task: TaskId | None = None
+    data: Name | None = None
+    rounds: int = Field(default=5, ge=1, le=100_000, description="committed ones")
+    min_clients: int | None = Field(default=None, ge=1, le=100_000)
+    cohort: int | None = Field(default=None, ge=1, le=100_000)
+    deadline_s: float = Field(default=600.0, ge=1, le=604_800)
+    selection_timeout_s: float = Field(default=600.0, ge=0, le=604_800)
+    on_shortfall: Literal["extend", "abandon"] = "extend"
+    regions: tuple[RegionId, ...] | None = Field(default=None, min_length=1, max_length=256)
+    requires: Requirements = Requirements()
+    training: Training = Training()
+    strategy: Name = "fedavg"
+    strategy_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    codec: Name = "int8"
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    selection: Literal["all", "random"] = "random"
+    target: Target | None = None
+    privacy: Privacy = Privacy()
+    seed: int = Field(default=0, ge=0, lt=1 << 53)
+
+    @model_validator(mode="after")
+    def _cohort_covers_min_clients(self) -> "TaskSubmission":
+        if self.cohort and self.min_clients and self.min_clients > self.cohort:
+            message = (
+                f"min_clients: {self.min_clients} is above cohort: {self.cohort}; "
+                "a round could never end"
+            )
+            raise ValueError(message)
+        return self
+
+    def cohort_size(self, min_clients: int) -> int:
+        """Return how many clients are asked in a round that needs ``min_clients``."""
+        return self.cohort or math.ceil(min_clients * OVER_SELECTION)
+
+
+class TaskControl(PersonMessage):
+    """What a person may do to a task that runs."""
+
+    action: Literal["cancel", "pause", "resume"]
+
+
+TaskState = Literal["waiting", "running", "paused", "completed", "failed", "cancelled", "rejected"]
+FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled", "rejected"})
+
+
+class RoundSummary(WireMessage):
+    """One ended round, as the status lists it."""
+
+    round: int = Field(ge=0)
+    outcome: Literal["committed", "abandoned"]
+    reason: str | None = None
+    clients: int = Field(default=0, ge=0, description="counted in the aggregate")
+    late: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+    uplink_bytes: int = Field(default=0, ge=0, description="encoded updates, as accepted")
+    downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class TaskStatus(WireMessage):
+    """What central says of a task, retained; the newest ``history`` of its rounds with it."""
+
+    task: TaskId
+    state: TaskState
+    reason: str | None = None
+    model: str | None = None
+    round: int | None = None
+    phase: str | None = None
+    rounds: int = 0
+    committed: int = 0
+    abandoned: int = 0
+    cohort: int = 0
+    reported: int = 0
+    min_clients: int = 0
+    devices_online: int = 0
+    late: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    model_sha256: Sha256 | None = None
+    parameters: int = 0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    updates_accepted: int = 0
+    history: tuple[RoundSummary, ...] = ()
+    ts: float = 0.0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to this task."""
+        return self.state in FINAL_STATES
+
+
+class CentralState(WireMessage):
+    """Birth and death of central, retained; devices and gateways wait while it is offline."""
+
+    status: Literal["online", "offline"]
+    boot: int = Field(ge=0)
+    ts: float = Field(ge=0)
+
+
+def parse_submission(payload: bytes) -> TaskSubmission:
+    """Return the task in a person's message.
+
+    Raises:
+        FrameError: It is larger than 64 KiB.
+        MessageError: It does not fit; the text names each field, its value and the limit.
+    """
+    return _parse(TaskSubmission, payload)
+
+
+def parse_control(payload: bytes) -> TaskControl:
+    """Return what a person wants done to a task; errors as in ``parse_submission``."""
+    return _parse(TaskControl, payload)
+
+
+def _parse(model: type[PersonT], payload: bytes) -> PersonT:
+    if len(payload) > MAX_SUBMIT_BYTES:
+        message = f"message: {len(payload)} bytes, at most {MAX_SUBMIT_BYTES} are allowed"
+        raise FrameError(message)
+    try:
+        return model.model_validate_json(payload)
+    except ValidationError as error:
+        raise MessageError(explain(error, _known(model))) from error
+
+
+def _known(model: type[PersonMessage]) -> tuple[str, ...]:
+    nested: tuple[type[PersonMessage], ...] = (Training, Requirements, Target, Privacy)
+    return tuple(name for part in (model, *nested) for name in part.model_fields)

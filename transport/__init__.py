@@ -1,0 +1,1 @@
+"""How messages and large objects travel: MQTT sessions, transfers, and what must survive a crash."""
