@@ -163,18 +163,22 @@ class Assignment(WireMessage):
     settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
 
 
-class NoJob(WireMessage):
-    """The answer to ``next`` when there is nothing to do."""
-
-    TYPE: ClassVar[str] = "task.none"
-    settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
-
-
 class JobRef(WireMessage):
     """One round of one task."""
 
     task: TaskId
     round: RoundNumber
+
+
+class NoJob(WireMessage):
+    """The answer to ``next`` when there is nothing new; its ``corr`` is the question's id.
+
+    ``keep`` are those of the jobs held that are still wanted; the others have ended.
+    """
+
+    TYPE: ClassVar[str] = "task.none"
+    keep: tuple[JobRef, ...] = Field(default=(), max_length=64)
+    settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
 
 
 class Next(WireMessage):

@@ -1,0 +1,24 @@
+"""Settings of central."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+
+from schemas.tasks import Name
+from transport.settings import ConnectionSettings
+
+
+class CentralSettings(ConnectionSettings):
+    """``models`` and ``strategies`` are the only code that a task may name."""
+
+    min_clients: int = Field(
+        default=2, ge=1, validation_alias=AliasChoices("min_clients", "MIN_CLIENTS")
+    )
+    eval_data: tuple[str, ...] = Field(default=(), description="held-out sets, as a device's data")
+    models: dict[Name, str] = Field(default_factory=dict, description="NAME: package.module:fn")
+    strategies: dict[Name, str] = Field(
+        default_factory=dict, description="NAME: package.module:fn"
+    )
+    models_dir: Path | None = Field(default=None, description="reserved for model files")
+    keep_task_days: float = Field(default=30.0, gt=0)
+    tick_s: float = Field(default=1.0, gt=0, le=60)

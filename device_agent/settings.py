@@ -1,0 +1,25 @@
+"""Settings of a device agent."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from schemas.ids import DeviceId, RegionId
+from schemas.tasks import Name
+from transport.settings import ConnectionSettings
+
+
+class DeviceSettings(ConnectionSettings):
+    """Who the device is, what data it has, and what its owner allows."""
+
+    region: RegionId
+    id: DeviceId
+    data: tuple[str, ...] = Field(default=(), description="data sources: digits, mnist=DIR, ...")
+    shard: str | None = Field(default=None, pattern=r"^[0-9]+/[0-9]+\z", description="I/N, from 1")
+    alpha: float | None = Field(default=None, gt=0, description="Dirichlet; unset: IID shards")
+    split_seed: int = Field(default=0, ge=0)
+    policy: Path | None = Field(default=None, description="local policy, a TOML file")
+    models: dict[Name, str] = Field(default_factory=dict, description="NAME: package.module:fn")
+    profile: Name = "generic"
+    heartbeat_s: float = Field(default=30.0, ge=1, le=3600)
+    threads: int = Field(default=1, ge=1, le=256, description="for one training step")

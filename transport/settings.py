@@ -1,0 +1,88 @@
+"""Settings that every program shares: which broker, which protocol, where its state lives.
+
+A setting comes from a flag, else from the environment (``FEDFLEET_`` and its name), else from a
+TOML file, else from its default here.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import Self
+
+from schemas.base import explain
+
+ENVIRONMENT_PREFIX = "FEDFLEET_"
+
+
+class SettingsError(ValueError):
+    """A setting is missing or does not fit; the text names it, its value and the limit."""
+
+
+class ConnectionSettings(BaseSettings):
+    """Base of every program's settings; read once, then frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+    )
+
+    broker: str = Field(default="mqtt://127.0.0.1:1883", description="mqtt[s]://[user:pw@]host")
+    mqtt_protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    keepalive_s: int = Field(default=60, ge=2, le=1200)
+    ca_file: Path | None = Field(default=None, description="CA that signed the broker")
+    cert_file: Path | None = Field(default=None, description="this program's certificate")
+    key_file: Path | None = Field(default=None, description="this program's private key")
+    state_dir: Path = Field(default=Path("state"), description="database and objects")
+
+    @classmethod
+    def load(cls, config: Path | None = None, **flags: Any) -> Self:  # noqa: ANN401
+        """Return the settings; flags that are None were not given.
+
+        Args:
+            config: TOML file whose keys are the settings' names, if any.
+            flags: What the command line gave.
+
+        Raises:
+            SettingsError: A setting is missing or does not fit, or the file cannot be read.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        sourced = _with_file(cls, config) if config is not None else cls
+        try:
+            return sourced(**given)
+        except ValidationError as error:
+            known = tuple(cls.model_fields)
+            raise SettingsError(explain(error, known)) from error
+        except (OSError, ValueError) as error:
+            message = f"config: {config}: {error}"
+            raise SettingsError(message) from error
+
+
+def _with_file(cls: type[Any], config: Path) -> type[Any]:
+    if not config.is_file():
+        message = f"config: {config}: no such file"
+        raise SettingsError(message)
+
+    class FromFile(cls):  # type: ignore[misc]
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, toml_file=config)
+            return (init_settings, env_settings, toml)
+
+    return FromFile
