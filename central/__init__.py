@@ -1,0 +1,1 @@
+"""Central: takes tasks, selects clients, aggregates their updates, keeps the global model."""

@@ -1,0 +1,1 @@
+"""What central needs from outside: SQLite, object files, one worker thread."""

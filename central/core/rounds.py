@@ -1,0 +1,270 @@
+"""One round as a state machine: selection is done, updates are awaited, then it ends once.
+
+Phases after Bonawitz et al., "Towards Federated Learning at Scale: System Design", MLSys 2019,
+https://arxiv.org/abs/1902.01046. Rules:
+
+1. A round closes as soon as ``min_clients`` distinct devices have reported, and only once.
+2. What arrives after that changes nothing here; the sender is told that it is late.
+3. When fewer than ``min_clients`` can still report, clients are replaced; with none to spare
+   the round is abandoned at once or waits for its deadline, as the task says.
+4. At the deadline a round that may extend does so at most ``max_extensions`` times, else it is
+   abandoned. The model is then unchanged.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+from typing_extensions import assert_never
+
+
+class Phase(str, Enum):
+    """Where a round is."""
+
+    #: Assignments are out, updates are awaited.
+    REPORTING = "reporting"
+    #: The list of contributions is frozen; the aggregate is being computed.
+    AGGREGATING = "aggregating"
+    #: A new global model stands.
+    COMMITTED = "committed"
+    #: The round ended without a model.
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """All that decides what a round does next."""
+
+    number: int
+    min_clients: int
+    cohort: frozenset[str]
+    deadline_s: float
+    #: Length of the first reporting time and of each extension.
+    deadline_length_s: float
+    on_shortfall: Literal["extend", "abandon"] = "extend"
+    max_extensions: int = 2
+    phase: Phase = Phase.REPORTING
+    reported: frozenset[str] = frozenset()
+    #: Clients that said that they cannot: they will not be asked again in this round.
+    failed: frozenset[str] = frozenset()
+    #: Clients that went offline; they may come back and report after all.
+    lost: frozenset[str] = frozenset()
+    extensions: int = 0
+    reason: str | None = None
+
+    @property
+    def hopeful(self) -> frozenset[str]:
+        """Clients that have reported or still can."""
+        return self.reported | (self.cohort - self.failed - self.lost)
+
+    @property
+    def shortfall(self) -> int:
+        """How many clients are missing for the round to be able to close."""
+        return max(0, self.min_clients - len(self.hopeful))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the round is committed or abandoned."""
+        return self.phase in (Phase.COMMITTED, Phase.ABANDONED)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateAccepted:
+    """One client's update is on disk."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFailed:
+    """A client rejected the job or failed at it."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLost:
+    """A client went offline."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReturned:
+    """A client is online again."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementsSought:
+    """The fleet was searched for clients in the place of missing ones; none may be found."""
+
+    found: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The clock was read."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAggregated:
+    """The strategy has given a new global model."""
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationFailed:
+    """The strategy raised, or gave what is not a model."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """The task was cancelled while the round ran."""
+
+    reason: str
+
+
+#: Events that matter only while updates are awaited.
+ReportingEvent = (
+    UpdateAccepted | ClientFailed | ClientLost | ClientReturned | ReplacementsSought | TimePassed
+)
+RoundEvent = ReportingEvent | ModelAggregated | AggregationFailed | TaskEnded
+
+
+@dataclass(frozen=True, slots=True)
+class StartAggregation:
+    """Freeze these contributions, in this order, and aggregate them."""
+
+    contributors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeekReplacements:
+    """Find this many more clients among the devices that fit and are free."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRound:
+    """Make the new model the task's model."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonRound:
+    """End the round; every contribution is discarded with this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellExtension:
+    """The deadline was moved; say so."""
+
+    deadline_s: float
+
+
+Instruction = StartAggregation | SeekReplacements | CommitRound | AbandonRound | TellExtension
+Outcome = tuple[RoundState, tuple[Instruction, ...]]
+
+
+def transition(state: RoundState, event: RoundEvent) -> Outcome:
+    """Return the round after ``event`` and what is to be done about it.
+
+    An event that comes too late or a second time changes nothing.
+    """
+    if state.has_ended:
+        return state, ()
+    match event:
+        case TaskEnded(reason) | AggregationFailed(reason):
+            return _abandon(state, reason)
+        case ModelAggregated():
+            return _commit(state)
+        case _ if state.phase is not Phase.REPORTING:
+            return state, ()
+        case _:
+            return _while_reporting(state, event)
+
+
+def _while_reporting(  # noqa: PLR0911 - one return a case is the clearest form of a table
+    state: RoundState, event: ReportingEvent
+) -> Outcome:
+    match event:
+        case UpdateAccepted(device):
+            return _report(state, device)
+        case ClientFailed(device):
+            return _without(replace(state, failed=state.failed | _member(state, device)))
+        case ClientLost(device):
+            return _without(replace(state, lost=state.lost | _member(state, device)))
+        case ClientReturned(device):
+            return replace(state, lost=state.lost - {device}), ()
+        case ReplacementsSought(found):
+            return _after_search(replace(state, cohort=state.cohort | found))
+        case TimePassed(now_s):
+            return _at(state, now_s)
+        case _:
+            assert_never(event)
+
+
+def _member(state: RoundState, device: str) -> frozenset[str]:
+    return frozenset({device}) & (state.cohort - state.reported)
+
+
+def _report(state: RoundState, device: str) -> Outcome:
+    if device not in state.cohort:
+        return state, ()
+    state = replace(state, reported=state.reported | {device})
+    if len(state.reported) < state.min_clients:
+        return state, ()
+    closed = replace(state, phase=Phase.AGGREGATING, reason=None)
+    return closed, (StartAggregation(tuple(sorted(closed.reported))),)
+
+
+def _commit(state: RoundState) -> Outcome:
+    if state.phase is not Phase.AGGREGATING:
+        return state, ()
+    return replace(state, phase=Phase.COMMITTED), (CommitRound(),)
+
+
+def _abandon(state: RoundState, reason: str) -> Outcome:
+    return replace(state, phase=Phase.ABANDONED, reason=reason), (AbandonRound(reason),)
+
+
+def _without(state: RoundState) -> Outcome:
+    if state.shortfall == 0:
+        return state, ()
+    return state, (SeekReplacements(state.shortfall),)
+
+
+def _after_search(state: RoundState) -> Outcome:
+    if state.shortfall == 0:
+        return replace(state, reason=None), ()
+    reason = (
+        f"{len(state.hopeful)} of {len(state.cohort)} clients can still report, "
+        f"{state.min_clients} are needed"
+    )
+    if state.on_shortfall == "abandon":
+        return _abandon(state, reason)
+    return replace(state, reason=reason), ()
+
+
+def _at(state: RoundState, now_s: float) -> Outcome:
+    if now_s < state.deadline_s:
+        return state, ()
+    reason = f"{len(state.reported)} of {state.min_clients} clients reported by the deadline"
+    if state.on_shortfall == "abandon":
+        return _abandon(state, reason)
+    if state.extensions >= state.max_extensions:
+        return _abandon(state, f"{reason}, after {state.extensions} extensions")
+    extended = replace(
+        state,
+        deadline_s=now_s + state.deadline_length_s,
+        extensions=state.extensions + 1,
+        reason=f"{reason}; extended, {state.extensions + 1} of {state.max_extensions} times",
+    )
+    return extended, (TellExtension(extended.deadline_s),)
