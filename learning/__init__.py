@@ -1,0 +1,1 @@
+"""What central and devices both need to learn: models and data."""

@@ -1,0 +1,1 @@
+"""Data sources, and how one dataset is split among devices."""

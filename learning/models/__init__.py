@@ -1,0 +1,1 @@
+"""Built-in architectures; torch is imported only when one is built."""
