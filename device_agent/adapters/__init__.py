@@ -1,0 +1,1 @@
+"""The agent's database, its hardware and its training thread."""

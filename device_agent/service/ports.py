@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from learning.data.dataset import Dataset
 from numpy.typing import NDArray
-from updates.layout import Layout
 
+from learning.data.dataset import Dataset
 from schemas.messages import Capabilities, TrainingPlan
+from updates.layout import Layout
 
 F32 = NDArray[np.float32]
 

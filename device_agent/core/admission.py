@@ -1,0 +1,90 @@
+"""Whether this device takes a job: what is known here against what central asks.
+
+Checked in this order, the first misfit is the answer: busy, policy, memory, data, model.
+"""
+
+from dataclasses import dataclass
+
+from device_agent.core.jobs import Refusal
+from device_agent.core.memory import needed_bytes
+from device_agent.core.policy import LocalPolicy, refuse
+from schemas.limits import MIB
+from schemas.messages import DataDescription, TrainingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The device at the moment a job is offered.
+
+    Attributes:
+        policy: What its owner allows.
+        data: Its data sources.
+        models: Names of the models that it can build.
+        backends: Its trainers' names.
+        memory_free_bytes: What a job could use now.
+        local_minutes: Minutes since local midnight.
+        busy_with: Task that it works for, if any.
+        is_draining: Whether it was told to take no new work.
+    """
+
+    policy: LocalPolicy
+    data: tuple[DataDescription, ...]
+    models: frozenset[str]
+    backends: frozenset[str]
+    memory_free_bytes: int
+    local_minutes: int
+    busy_with: str | None = None
+    is_draining: bool = False
+
+
+def refusal(task: str, plan: TrainingPlan, situation: Situation) -> Refusal | None:
+    """Return why the device does not take a job of ``task``, or None when it does."""
+    examples = sum(source.examples for source in situation.data if source.name == plan.data)
+    return (
+        _busy(task, situation)
+        or refuse(situation.policy, task, plan, examples, situation.local_minutes)
+        or _memory(plan, situation)
+        or _data(plan, situation)
+        or _model(plan, situation)
+    )
+
+
+def _busy(task: str, situation: Situation) -> Refusal | None:
+    if situation.is_draining:
+        return Refusal("busy", "draining: no new jobs until a restart")
+    if situation.busy_with not in {None, task}:
+        return Refusal("busy", f"at work for task {situation.busy_with}")
+    return None
+
+
+def _memory(plan: TrainingPlan, situation: Situation) -> Refusal | None:
+    asked = (plan.requires.memory_mb or 0) * MIB
+    needed = max(needed_bytes(plan), asked) + situation.policy.min_free_memory_mb * MIB
+    if needed <= situation.memory_free_bytes:
+        return None
+    return Refusal(
+        "memory", f"{needed // MIB} MiB needed, {situation.memory_free_bytes // MIB} MiB free"
+    )
+
+
+def _data(plan: TrainingPlan, situation: Situation) -> Refusal | None:
+    source = next((one for one in situation.data if one.name == plan.data), None)
+    if source is None:
+        return Refusal("data", f"data: no source {plan.data!r} on this device")
+    if source.shape != plan.input_shape:
+        return Refusal("data", f"input_shape: {plan.input_shape} asked, here {source.shape}")
+    if source.classes != plan.classes:
+        return Refusal("data", f"classes: {plan.classes} asked, here {source.classes}")
+    if source.examples == 0:
+        return Refusal("data", f"data: source {plan.data!r} holds no example")
+    return None
+
+
+def _model(plan: TrainingPlan, situation: Situation) -> Refusal | None:
+    if plan.model not in situation.models:
+        return Refusal("model", f"model: {plan.model!r} is not known on this device")
+    if not situation.backends and not plan.training.is_drill:
+        return Refusal("model", "no training library is installed: only drills")
+    if plan.requires.backend is not None and plan.requires.backend not in situation.backends:
+        return Refusal("model", f"backend: {plan.requires.backend!r} is not on this device")
+    return None

@@ -1,0 +1,41 @@
+"""How much memory a job needs, estimated before it is accepted.
+
+::
+
+    parameters * 4 bytes * (copies + optimizer state)
+      + batch_size * input elements * 4 bytes * ACTIVATIONS
+      + overhead of the training library
+
+Copies: the global model, the trained one, its gradient, the update, and one for the encoder. A
+drill has no gradient and no trained copy. SGD with momentum keeps one value a parameter, Adam two
+(Kingma and Ba 2015, algorithm 1). What a network's layers keep for the backward pass is not known
+here; ``ACTIVATIONS`` times the input stands for it, which covers the built-in networks.
+"""
+
+from math import prod
+
+from schemas.limits import MIB
+from schemas.messages import TrainingPlan
+from schemas.tasks import Training
+
+FLOAT_BYTES = 4
+COPIES_TRAINING = 5
+COPIES_DRILL = 3
+ACTIVATIONS = 32
+#: A training library that is loaded, without any model.
+LIBRARY_BYTES = 180 * MIB
+
+
+def needed_bytes(plan: TrainingPlan) -> int:
+    """Return the memory in bytes that a job takes on top of the idle program."""
+    if plan.training.is_drill:
+        return plan.parameters * FLOAT_BYTES * COPIES_DRILL
+    copies = COPIES_TRAINING + _optimizer_values(plan.training)
+    batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
+    return plan.parameters * FLOAT_BYTES * copies + batch * ACTIVATIONS + LIBRARY_BYTES
+
+
+def _optimizer_values(training: Training) -> int:
+    if training.optimizer == "adam":
+        return 2
+    return 1 if training.momentum > 0 else 0
