@@ -5,8 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.errors import MAX_SHOWN_CHARACTERS, shown
+
 _MAX_SHOWN = 5
-_MAX_VALUE_CHARACTERS = 60
+#: The level that pydantic adds when a key of a mapping, not its value, is wrong.
+_KEY_LEVEL = "[key]"
 
 
 class WireMessage(BaseModel):
@@ -28,23 +31,40 @@ def explain(error: ValidationError, known: tuple[str, ...] = ()) -> str:
         error: What pydantic found.
         known: Names of the fields that exist, to suggest the one that was meant.
     """
-    found = error.errors(include_url=False)
-    parts = [_explain_one(dict(item), known) for item in found[:_MAX_SHOWN]]
+    found = _causes([dict(item) for item in error.errors(include_url=False)])
+    parts = [_explain_one(item, known) for item in found[:_MAX_SHOWN]]
     if len(found) > _MAX_SHOWN:
         parts.append(f"and {len(found) - _MAX_SHOWN} more")
     return "; ".join(parts)
 
 
+def _causes(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what only follows: a list is "too short" because its one entry was wrong."""
+    above = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    return [item for item in found if item["loc"] not in above]
+
+
 def _explain_one(item: dict[str, Any], known: tuple[str, ...]) -> str:
-    field = ".".join(str(level) for level in item["loc"]) or "message"
+    field = _field(item["loc"])
     if item["type"] == "extra_forbidden":
-        close = get_close_matches(field.rpartition(".")[2], known, n=1)
+        close = get_close_matches(str(item["loc"][-1]), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"{field}: unknown field{hint}"
     if item["type"] == "missing":
         return f"{field}: required, but missing"
     reason = str(item["msg"]).removeprefix("Value error, ")
-    shown = repr(item.get("input"))
-    if len(shown) > _MAX_VALUE_CHARACTERS:
-        shown = shown[:_MAX_VALUE_CHARACTERS] + "..."
-    return f"{field}: {shown}: {reason[:1].lower()}{reason[1:]}"
+    reason = f"{reason[:1].lower()}{reason[1:]}"
+    if item["type"] == "value_error" and not item["loc"]:
+        return reason
+    return f"{field}: {shown(item.get('input'))}: {reason}"
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    levels = [_level(str(level)) for level in loc if level != _KEY_LEVEL]
+    return ".".join(levels) or "message"
+
+
+def _level(level: str) -> str:
+    if level.isprintable() and len(level) <= MAX_SHOWN_CHARACTERS:
+        return level
+    return shown(level)

@@ -12,6 +12,7 @@ The tail is raw bytes: an object that fits one packet, or the digests of its chu
 import hashlib
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -50,6 +51,12 @@ class _Framed(Header, Generic[BodyT]):
     body: BodyT
 
 
+@cache
+def _framed(model: type[BodyT]) -> type[_Framed[BodyT]]:
+    """Return the reader of one type of frame; pydantic itself forgets it when memory is swept."""
+    return _Framed[model]  # type: ignore[valid-type]
+
+
 class _Version(WireMessage):
     v: int
 
@@ -76,8 +83,9 @@ class Frame:
         Raises:
             MessageError: The body does not fit; the text names field, value and limit.
         """
+        framed: type[_Framed[BodyT]] = _framed(model)
         try:
-            return _Framed[model].model_validate_json(self.header_bytes).body  # type: ignore[valid-type]
+            return framed.model_validate_json(self.header_bytes).body
         except ValidationError as error:
             raise MessageError(explain(error)) from error
 

@@ -6,7 +6,19 @@
     - ``UnsupportedVersionError``: a major version that this program does not speak
     - ``IdentityError``: the topic and the sender disagree
     - ``PayloadError``: an encoded update or a model that does not decode
+
+A value from elsewhere is shown in a text by ``shown``, so that no text grows with what was sent.
 """
+
+MAX_SHOWN_CHARACTERS = 60
+
+
+def shown(value: object) -> str:
+    """Return ``value`` for an error's text: escaped, at most 60 characters."""
+    text = repr(value)
+    if len(text) <= MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[: MAX_SHOWN_CHARACTERS - 3]}..."
 
 
 class WireError(ValueError):
@@ -37,7 +49,7 @@ class UnsupportedVersionError(WireError):
     code = "E_VERSION"
 
     def __init__(self, version: object) -> None:
-        super().__init__(f"protocol version {version!r} is not supported; this side speaks 1")
+        super().__init__(f"protocol version {shown(version)} is not supported; this side speaks 1")
         self.version = version
 
 
@@ -47,7 +59,7 @@ class IdentityError(WireError):
     code = "E_IDENTITY"
 
     def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"topic belongs to {expected!r}, the message says {got!r}")
+        super().__init__(f"topic belongs to {expected!r}, the message says {shown(got)}")
         self.expected = expected
         self.got = got
 

@@ -33,14 +33,14 @@ def is_hex(value: str, length: int) -> bool:
 
 def _fits(value: str) -> str:
     if not is_id(value):
-        message = f"{value!r} is not an id: use 1 to 32 of a-z, 0-9 and '-', not '-' first"
+        message = "not an id: use 1 to 32 of a-z, 0-9 and '-', not '-' first"
         raise ValueError(message)
     return value
 
 
 def _not_reserved(value: str) -> str:
     if value in RESERVED:
-        message = f"{value!r} is reserved; choose another name"
+        message = "reserved; choose another name"
         raise ValueError(message)
     return value
 

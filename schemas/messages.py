@@ -6,7 +6,7 @@ anything is allocated for them.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from schemas.base import WireMessage
 from schemas.ids import DeviceId, RegionId, Sha256, TaskId, TransferId
@@ -26,6 +26,17 @@ from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
 Text = Annotated[str, StringConstraints(max_length=500)]
 ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
 RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+def _without_unknown(model: type[BaseModel]) -> BeforeValidator:
+    """Read a part that persons write too as a program's: unknown fields are ignored."""
+
+    def keep(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: part for name, part in value.items() if name in model.model_fields}
+
+    return BeforeValidator(keep)
 
 
 class ObjectManifest(WireMessage):
@@ -129,11 +140,11 @@ class TrainingPlan(WireMessage):
     parameters: int = Field(ge=1, le=MAX_OBJECT_BYTES // 4)
     layout_sha256: Sha256
     data: Name
-    training: Training = Training()
+    training: Annotated[Training, _without_unknown(Training)] = Training()
     codec: Name
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
-    privacy: Privacy = Privacy()
-    requires: Requirements = Requirements()
+    privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
+    requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
 
 
 class Settlement(WireMessage):

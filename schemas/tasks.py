@@ -1,19 +1,54 @@
 """What a person says of a task, and what central says back: plain JSON for any client."""
 
 import math
+import re
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from schemas.base import PersonMessage, WireMessage, explain
 from schemas.errors import FrameError, MessageError
 from schemas.ids import RegionId, Sha256, TaskId
 from schemas.limits import MAX_SUBMIT_BYTES
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def _is_name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        message = (
+            "not a name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first; "
+            "it is looked up among known names, never a path or a module"
+        )
+        raise ValueError(message)
+    return value
+
+
 #: A name out of a list of known ones: never a path, never a module.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\z")]
+Name = Annotated[str, AfterValidator(_is_name)]
+
+#: Whole numbers that JSON carries without loss (RFC 8259, section 6).
+Whole = Annotated[int, Field(gt=-(1 << 53), lt=1 << 53)]
+_SHAPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", tuple: "list"}
+
+
+def _shape(value: object) -> str | None:
+    return _SHAPES.get(type(value))
+
+
 #: A setting of a model, a codec or a strategy; each checks its own.
-Parameter = bool | int | float | str | tuple[int, ...]
+Parameter = Annotated[
+    Annotated[bool, Tag("bool")]
+    | Annotated[Whole, Tag("int")]
+    | Annotated[float, Tag("float")]
+    | Annotated[str, Field(max_length=200), Tag("str")]
+    | Annotated[tuple[Whole, ...], Field(max_length=16), Tag("list")],
+    Discriminator(
+        _shape,
+        custom_error_type="parameter",
+        custom_error_message="use true or false, a number, a text or a list of whole numbers",
+    ),
+]
 
 PersonT = TypeVar("PersonT", bound=PersonMessage)
 

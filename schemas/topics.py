@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from schemas.errors import WireError
-from schemas.ids import RESERVED, is_hex, is_id
+from schemas.errors import WireError, shown
+from schemas.ids import RESERVED, SHA16_LENGTH, TRANSFER_ID_LENGTH, is_hex, is_id
 
 PREFIX = "fl/v1"
 GATEWAY_LEVEL = "gw"
@@ -123,6 +123,8 @@ _CENTRAL_KINDS = frozenset(
 _DEVICE_ONLY = frozenset({Kind.JOB_STATUS, Kind.HEARTBEAT})
 _GATEWAY_ONLY = frozenset({Kind.RELAYED})
 _EVERYONE_KINDS = frozenset({Kind.TASK, Kind.BLOCK})
+#: Which levels vary in the topics of a kind.
+_LEVELS_OF = {kind: frozenset(re.findall(r"\{(\w+)\}", kind.value)) for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +166,21 @@ class Topic:
             _check_id(self.task)
         if self.device is not None:
             _check_id(self.device, reserved=True)
-        _check_hex(self.xfer, 32)
-        _check_hex(self.sha16, 16)
-        tail = self.kind.value.format(
-            task=self.task, xfer=self.xfer, sha16=self.sha16, k=self.k, device=self.device
-        )
-        if "None" in tail:
-            message = f"topic {self.kind.name} lacks a level: {tail}"
-            raise TopicError(message)
+        _check_hex(self.xfer, TRANSFER_ID_LENGTH)
+        _check_hex(self.sha16, SHA16_LENGTH)
+        _check_chunk(self.k)
+        tail = self.kind.value.format(**self._levels())
         return f"{self.address.prefix}/{tail}" if self.address else f"{PREFIX}/{tail}"
+
+    def _levels(self) -> dict[str, object]:
+        given = {name: getattr(self, name) for name in ("task", "xfer", "sha16", "k", "device")}
+        levels: dict[str, object] = {name: at for name, at in given.items() if at is not None}
+        if levels.keys() != _LEVELS_OF[self.kind]:
+            needed = ", ".join(sorted(_LEVELS_OF[self.kind])) or "none"
+            got = ", ".join(sorted(levels)) or "none"
+            message = f"topic {self.kind.name} has the levels {needed}; given: {got}"
+            raise TopicError(message)
+        return levels
 
 
 def parse(name: str) -> Topic:
@@ -185,7 +193,7 @@ def parse(name: str) -> Topic:
         for pattern, kind in _PATTERNS:
             if match := pattern.fullmatch(name):
                 return _topic(kind, match.groupdict())
-    message = f"topic {name[:80]!r} is not part of {PREFIX}"
+    message = f"topic {shown(name)} is not part of {PREFIX}"
     raise TopicError(message)
 
 
@@ -231,13 +239,19 @@ def state_filter() -> str:
 
 def _check_id(value: str, *, reserved: bool = False) -> None:
     if not is_id(value) or (reserved and value in RESERVED):
-        message = f"topic level {value!r} is not an id or is reserved"
+        message = f"topic level {shown(value)} is not an id or is reserved"
         raise TopicError(message)
 
 
 def _check_hex(value: str | None, length: int) -> None:
     if value is not None and not is_hex(value, length):
-        message = f"topic level {value!r} is not {length} hex digits"
+        message = f"topic level {shown(value)} is not {length} hex digits"
+        raise TopicError(message)
+
+
+def _check_chunk(k: int | None) -> None:
+    if k is not None and not 0 <= k < 10**MAX_CHUNK_INDEX_DIGITS:
+        message = f"topic level {shown(k)} is not a chunk number of 0 to 99999"
         raise TopicError(message)
 
 
