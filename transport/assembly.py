@@ -10,6 +10,10 @@ from transport.objects import ObjectStore, read_block
 _DIGEST_BYTES = 32
 
 
+class ObjectMismatchError(PayloadError):
+    """Every chunk is as its manifest says, but the whole object is not: the manifest lies."""
+
+
 def check_manifest(manifest: ObjectManifest, tail: bytes) -> None:
     """Refuse a manifest whose numbers or whose tail do not fit together.
 
@@ -78,8 +82,8 @@ class Assembly:
         """Check the whole object and move it into the store; return its path.
 
         Raises:
-            PayloadError: A chunk is missing, or the whole does not match the manifest although
-                every chunk does: the manifest lies. The part file is then removed.
+            PayloadError: A chunk is missing.
+            ObjectMismatchError: The whole is not the manifest's; the part file was removed.
         """
         if len(self._have) != self._manifest.chunks:
             message = f"chunks: {len(self._have)} of {self._manifest.chunks} are there"
@@ -88,7 +92,7 @@ class Assembly:
         if found != self._manifest.sha256:
             self.discard()
             message = f"sha256: the chunks give {found}, the manifest says {self._manifest.sha256}"
-            raise PayloadError(message)
+            raise ObjectMismatchError(message)
         return store.adopt(self._path, self._manifest.sha256, durable=durable)
 
     def discard(self) -> None:

@@ -151,6 +151,11 @@ def is_storage_failure(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS
 
 
+def is_damage(error: BaseException) -> bool:
+    """Tell whether the database file is damaged; no retry helps, the program must end."""
+    return type(error) in {sqlite3.DatabaseError, DatabaseCorruptError}
+
+
 def next_boot(connection: sqlite3.Connection, now_s: float) -> int:
     """Return this start's boot, ``max(persisted + 1, unix seconds)``, and persist it."""
     connection.execute(

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 OUTBOX_SCHEMA = """
 CREATE TABLE outbox (
@@ -27,6 +28,10 @@ CREATE TABLE outbox (
 ) WITHOUT ROWID;
 CREATE INDEX outbox_next_try ON outbox (next_try_s);
 """
+_COLUMNS = (
+    "xfer, task, round, device, frame, path, sha256, size, chunk_bytes,"
+    " held, tries, next_try_s, created_s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,18 @@ class Outbox:
 
     def add(self, entry: OutboxEntry) -> bool:
         """Add a row; return False when its transfer is already there, which stays as it is."""
-        raise NotImplementedError
+        values = _row(entry)
+        marks = ", ".join("?" * len(values))
+        cursor = self._connection.execute(
+            f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
+            values,
+        )
+        return cursor.rowcount == 1
 
     def get(self, xfer: str) -> OutboxEntry | None:
         """Return one row, or None."""
-        raise NotImplementedError
+        rows = self._select("WHERE xfer = ?", (xfer,))
+        return rows[0] if rows else None
 
     def due(self, now_s: float, limit: int, skip: Collection[str] = ()) -> list[OutboxEntry]:
         """Return rows whose time has come, the longest due first.
@@ -86,36 +98,102 @@ class Outbox:
             limit: At most so many, because each brings its frame.
             skip: Transfer ids to leave out.
         """
-        raise NotImplementedError
+        where = f"WHERE next_try_s <= ? {_not_in(skip)} ORDER BY next_try_s, xfer LIMIT ?"
+        return self._select(where, (now_s, *skip, limit))
 
     def attempted(self, xfer: str, next_try_s: float) -> None:
         """Note one more try and when the next is due."""
-        raise NotImplementedError
+        self._connection.execute(
+            "UPDATE outbox SET tries = tries + 1, next_try_s = ? WHERE xfer = ?",
+            (next_try_s, xfer),
+        )
 
     def postpone(self, xfer: str, next_try_s: float) -> None:
         """Set when the next try is due, without counting one."""
-        raise NotImplementedError
+        self._connection.execute(
+            "UPDATE outbox SET next_try_s = ? WHERE xfer = ?", (next_try_s, xfer)
+        )
 
     def hold(self, xfer: str, next_try_s: float) -> None:
         """Note that a gateway has custody; it is offered again at ``next_try_s``."""
-        raise NotImplementedError
+        self._connection.execute(
+            "UPDATE outbox SET held = 1, next_try_s = ? WHERE xfer = ?", (next_try_s, xfer)
+        )
 
     def remove(self, xfer: str, sha256: str) -> OutboxEntry | None:
         """Remove a row if its object has this digest; return what was removed."""
-        raise NotImplementedError
+        entry = self.get(xfer)
+        if entry is None or entry.sha256 != sha256:
+            return None
+        self._connection.execute("DELETE FROM outbox WHERE xfer = ?", (xfer,))
+        return entry
 
     def wake(self, now_s: float) -> None:
         """Make every row due now, as if never tried; held ones keep their time."""
-        raise NotImplementedError
+        self._connection.execute(
+            "UPDATE outbox SET tries = 0, next_try_s = ? WHERE held = 0", (now_s,)
+        )
 
     def total_bytes(self) -> int:
         """Return the sum of all objects' sizes."""
-        raise NotImplementedError
+        (total,) = self._connection.execute("SELECT total(size) FROM outbox").fetchone()
+        return int(total)
 
     def count(self) -> int:
         """Return the number of rows."""
-        raise NotImplementedError
+        (count,) = self._connection.execute("SELECT count(*) FROM outbox").fetchone()
+        return int(count)
 
     def next_due_s(self, skip: Collection[str] = ()) -> float | None:
         """Return when the next row is due; None: there is none."""
-        raise NotImplementedError
+        row = self._connection.execute(
+            f"SELECT next_try_s FROM outbox WHERE 1 {_not_in(skip)} ORDER BY next_try_s LIMIT 1",  # noqa: S608 - only marks
+            tuple(skip),
+        ).fetchone()
+        return None if row is None else float(row[0])
+
+    def _select(self, where: str, values: tuple[object, ...]) -> list[OutboxEntry]:
+        query = f"SELECT {_COLUMNS} FROM outbox {where}"  # noqa: S608 - constants and marks
+        return [_entry(row) for row in self._connection.execute(query, values)]
+
+
+def _not_in(skip: Collection[str]) -> str:
+    return f"AND xfer NOT IN ({', '.join('?' * len(skip))})" if skip else ""
+
+
+def _row(entry: OutboxEntry) -> tuple[object, ...]:
+    return (
+        entry.xfer,
+        entry.task,
+        entry.round_number,
+        entry.device,
+        entry.frame,
+        None if entry.path is None else str(entry.path),
+        entry.sha256,
+        entry.size,
+        entry.chunk_bytes,
+        entry.held,
+        entry.tries,
+        entry.next_try_s,
+        entry.created_s,
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> OutboxEntry:
+    xfer, task, round_number, device, frame, path, sha256, size, chunk_bytes, *state = row
+    held, tries, next_try_s, created_s = state
+    return OutboxEntry(
+        xfer=xfer,
+        task=task,
+        round_number=round_number,
+        device=device,
+        frame=frame,
+        path=None if path is None else Path(path),
+        sha256=sha256,
+        size=size,
+        chunk_bytes=chunk_bytes,
+        held=bool(held),
+        tries=tries,
+        next_try_s=next_try_s,
+        created_s=created_s,
+    )

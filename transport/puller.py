@@ -4,73 +4,22 @@ An upload is pulled with ``Need``, a download with ``Get``; the caller says whic
 that makes the message. Chunks go straight to part files, so memory stays at the size of one.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Collection, Iterable
 
+from schemas.errors import PayloadError
 from schemas.limits import DEFAULT_CREDITS, MAX_CHUNK_BYTES, MIB
 from schemas.messages import ObjectManifest
-from transport.assembly import Assembly, check_manifest
+from transport.assembly import Assembly, ObjectMismatchError, check_manifest
 from transport.events import Outgoing
 from transport.objects import ObjectStore
+from transport.pull import Ask, Pull, PullProgress, PullRefusedError
 from transport.transfer import ChunkWindow
 
-_REFUSED_RETRY_S = 5.0
+__all__ = ["Ask", "PullProgress", "PullRefusedError", "Puller"]
+
 #: A manifest that is repeated while chunks still arrive does not restart the window.
 _LIVELY_S = 1.0
-
-#: Makes the message that asks for these chunks; the second argument is the credit.
-Ask = Callable[[tuple[int, ...], int], Outgoing]
-
-
-class PullRefusedError(Exception):
-    """Too many pulls are under way; the sender may offer again later.
-
-    Attributes:
-        retry_after_s: When to offer again, in seconds from now.
-    """
-
-    def __init__(self, limit: int, retry_after_s: float = _REFUSED_RETRY_S) -> None:
-        super().__init__(f"pulls: {limit} are under way, no more are allowed")
-        self.retry_after_s = retry_after_s
-
-
-@dataclass(frozen=True, slots=True)
-class PullProgress:
-    """What one step of a pull gave.
-
-    Attributes:
-        outgoing: Messages to publish; they may belong to other pulls that waited for budget.
-        completed: SHA-256 of the object when it is whole and in the store, else None. It is
-            told again by every further step until ``forget``.
-    """
-
-    outgoing: tuple[Outgoing, ...] = ()
-    completed: str | None = None
-
-
-@dataclass(slots=True)
-class _Pull:
-    manifest: ObjectManifest
-    assembly: Assembly
-    window: ChunkWindow
-    ask: Ask
-    patience_s: float
-    durable: bool
-    #: Whether it only listens (to a multicast) as long as something arrives.
-    listening: bool
-    heard_s: float
-    completed: bool = False
-
-    def is_patient(self, now_s: float) -> bool:
-        if self.listening and now_s - self.heard_s >= self.patience_s:
-            self.listening = False
-        return self.listening
-
-    @property
-    def due_s(self) -> float | None:
-        if self.completed:
-            return None
-        return self.heard_s + self.patience_s if self.listening else self.window.due_s
 
 
 class Puller:
@@ -106,7 +55,7 @@ class Puller:
         self._budget_bytes = budget_bytes
         self._max_pulls = max_pulls
         self._credit = credit
-        self._pulls: dict[str, _Pull] = {}
+        self._pulls: dict[str, Pull] = {}
 
     def start(  # noqa: PLR0913 - one call says all about a pull
         self,
@@ -138,38 +87,76 @@ class Puller:
                 one that its manifest names.
             PullRefusedError: Too many pulls are under way.
         """
-        raise NotImplementedError
+        check_manifest(manifest, tail)
+        known = self._pulls.get(key)
+        if known and known.manifest.sha256 == manifest.sha256:
+            return self._again(key, known, now_s)
+        if known:
+            self.forget(key)
+        if manifest.inline:
+            return PullProgress(completed=self._store_inline(manifest, tail, durable=durable))
+        if self._store.intact(manifest.sha256):
+            return PullProgress(completed=manifest.sha256)
+        if len(self._pulls) >= self._max_pulls:
+            raise PullRefusedError(self._max_pulls)
+        assembly = Assembly(self._store.part_path(key, manifest.sha256), manifest, tail)
+        window = ChunkWindow(manifest.chunks, self._credit, assembly.have)
+        pull = Pull(manifest, assembly, window, ask, patience_s, durable, patience_s > 0.0, now_s)
+        self._pulls[key] = pull
+        return self._step(key, pull, now_s)
 
     def chunk(self, key: str, k: int, data: bytes, now_s: float) -> PullProgress:
         """Take one chunk that arrived; an unknown key is ignored.
 
         Raises:
-            PayloadError: The chunk, or the whole object, does not match the manifest.
+            PayloadError: The chunk does not match the manifest; the pull goes on.
+            ObjectMismatchError: Every chunk matches, the whole object does not; the pull is
+                dropped, and its sender should be told ``rejected``.
         """
-        raise NotImplementedError
+        pull = self._pulls.get(key)
+        if pull is None:
+            return PullProgress()
+        if not pull.completed:
+            self._take(pull, k, data, now_s)
+        return self._step(key, pull, now_s)
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return what to ask for now, overdue chunks included; oldest pulls first."""
-        raise NotImplementedError
+        for pull in self._pulls.values():
+            pull.window.lapse(now_s)
+        return self._ask_all(self._pulls.values(), now_s)
 
     def wake(self, now_s: float, keys: Collection[str] | None = None) -> list[Outgoing]:
         """Ask at once, of all pulls or of ``keys``: the counterpart is back."""
-        raise NotImplementedError
+        for key, pull in self._pulls.items():
+            if keys is None or key in keys:
+                pull.window.reset_flight()
+                pull.listening = False
+        return self.due(now_s)
 
     def forget(self, key: str) -> None:
         """Drop a pull, whole or not, and its part file; an unknown key is no error."""
-        raise NotImplementedError
+        pull = self._pulls.pop(key, None)
+        if pull is not None and not pull.completed:
+            pull.assembly.discard()
 
     def expire(self, now_s: float, idle_s: float = 600.0) -> list[str]:
         """Drop pulls for which nothing has arrived for ``idle_s``; return their keys.
 
         Part files stay: a sender that comes back offers again, and the pull resumes.
         """
-        raise NotImplementedError
+        old = [key for key, pull in self._pulls.items() if now_s - pull.heard_s >= idle_s]
+        for key in old:
+            del self._pulls[key]
+        return old
 
     def next_due_s(self) -> float | None:
         """Return when ``due`` may have something to say; None: not before something arrives."""
-        raise NotImplementedError
+        if self._room_bytes < MAX_CHUNK_BYTES:
+            pulls = [pull for pull in self._pulls.values() if pull.window.in_flight]
+        else:
+            pulls = list(self._pulls.values())
+        return min((due for pull in pulls if (due := pull.due_s) is not None), default=None)
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys of all pulls, oldest first."""
@@ -177,9 +164,67 @@ class Puller:
 
     def share(self, key: str) -> float | None:
         """Return which share of a pull's chunks is there, 0 to 1; None: no such pull."""
-        raise NotImplementedError
+        pull = self._pulls.get(key)
+        return None if pull is None else pull.window.arrived_count / pull.window.chunks
 
     @property
     def in_flight_bytes(self) -> int:
         """Bytes asked for and not yet arrived, over all pulls."""
-        raise NotImplementedError
+        return sum(
+            len(pull.window.in_flight) * pull.manifest.chunk_bytes for pull in self._pulls.values()
+        )
+
+    @property
+    def _room_bytes(self) -> int:
+        return self._budget_bytes - self.in_flight_bytes
+
+    def _store_inline(self, manifest: ObjectManifest, data: bytes, *, durable: bool) -> str:
+        found = hashlib.sha256(data).hexdigest()
+        if found != manifest.sha256:
+            message = f"sha256: the object has {found}, the manifest says {manifest.sha256}"
+            raise PayloadError(message)
+        return self._store.put(data, durable=durable)
+
+    def _again(self, key: str, pull: Pull, now_s: float) -> PullProgress:
+        """Take a repeated manifest as a sign of life; a lively window goes on as it is."""
+        if now_s - pull.heard_s >= _LIVELY_S:
+            pull.window.reset_flight()
+        return self._step(key, pull, now_s)
+
+    @staticmethod
+    def _take(pull: Pull, k: int, data: bytes, now_s: float) -> None:
+        is_new = pull.assembly.write(k, data)
+        if is_new:
+            unasked = k not in pull.window.in_flight
+            pull.listening = unasked and pull.patience_s > 0.0
+        pull.window.arrived(k, now_s)
+        pull.heard_s = now_s
+
+    def _step(self, key: str, pull: Pull, now_s: float) -> PullProgress:
+        """Finish, or ask on: this pull before the others that wait for budget."""
+        if pull.window.complete and not pull.completed:
+            self._finish(key, pull)
+        outgoing = self._ask_all((pull, *self._pulls.values()), now_s)
+        return PullProgress(tuple(outgoing), pull.manifest.sha256 if pull.completed else None)
+
+    def _finish(self, key: str, pull: Pull) -> None:
+        try:
+            pull.assembly.finish(self._store, durable=pull.durable)
+        except ObjectMismatchError:
+            del self._pulls[key]
+            raise
+        pull.completed = True
+
+    def _ask_all(self, pulls: Iterable[Pull], now_s: float) -> list[Outgoing]:
+        room = self._room_bytes
+        outgoing = []
+        for pull in pulls:
+            if room <= 0:
+                break
+            if pull.completed or pull.is_listening(now_s):
+                continue
+            want = pull.window.want(now_s, room // pull.manifest.chunk_bytes)
+            if want:
+                room -= len(want) * pull.manifest.chunk_bytes
+                outgoing.append(pull.ask(want, self._credit))
+        return outgoing
