@@ -191,9 +191,7 @@ def transition(state: RoundState, event: RoundEvent) -> Outcome:
             return _while_reporting(state, event)
 
 
-def _while_reporting(  # noqa: PLR0911 - one return a case is the clearest form of a table
-    state: RoundState, event: ReportingEvent
-) -> Outcome:
+def _while_reporting(state: RoundState, event: ReportingEvent) -> Outcome:
     match event:
         case UpdateAccepted(device):
             return _report(state, device)

@@ -1,0 +1,95 @@
+-- Central's tables. Times are unix seconds, sizes bytes, JSON is that of the schemas' models.
+
+-- One task a row: what was asked, what was resolved from it, and how far it is.
+CREATE TABLE IF NOT EXISTS tasks (
+    task TEXT PRIMARY KEY,
+    submission TEXT NOT NULL,
+    min_clients INTEGER NOT NULL,
+    created_s REAL NOT NULL,
+    ended_s REAL,
+    progress TEXT NOT NULL,
+    plan TEXT,
+    strategy_state BLOB,
+    model_sha256 TEXT,
+    metrics TEXT NOT NULL,
+    totals TEXT NOT NULL
+) STRICT;
+
+-- One round a row; its reported clients are the rows of contributions.
+CREATE TABLE IF NOT EXISTS rounds (
+    task TEXT NOT NULL REFERENCES tasks (task) ON DELETE CASCADE,
+    round INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    base_model_sha256 TEXT NOT NULL,
+    base_model_bytes INTEGER NOT NULL,
+    opened_s REAL NOT NULL,
+    ended_s REAL,
+    contributors TEXT,
+    model_sha256 TEXT,
+    summary TEXT,
+    PRIMARY KEY (task, round)
+) STRICT;
+
+-- An accepted update; the primary key is what makes a contribution count once.
+CREATE TABLE IF NOT EXISTS contributions (
+    task TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    region TEXT NOT NULL,
+    xfer TEXT NOT NULL UNIQUE,
+    sha256 TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    payload BLOB,
+    num_examples INTEGER NOT NULL,
+    metrics TEXT NOT NULL,
+    accepted_s REAL NOT NULL,
+    settled TEXT CHECK (settled IN ('counted', 'discarded')),
+    reason TEXT,
+    PRIMARY KEY (task, round, device),
+    FOREIGN KEY (task, round) REFERENCES rounds (task, round) ON DELETE CASCADE
+) STRICT;
+
+-- A final no to a transfer, so that the same question gets the same answer.
+CREATE TABLE IF NOT EXISTS refusals (
+    xfer TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    status TEXT NOT NULL,
+    code TEXT,
+    detail TEXT,
+    at_s REAL NOT NULL
+) STRICT;
+
+-- Devices that cannot or will not work for a task; they are not asked for it again.
+CREATE TABLE IF NOT EXISTS unwilling (
+    task TEXT NOT NULL,
+    device TEXT NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (task, device)
+) STRICT;
+
+-- The registry: what each device last said of itself, ordered by (boot, seq).
+CREATE TABLE IF NOT EXISTS devices (
+    device TEXT PRIMARY KEY,
+    region TEXT NOT NULL,
+    boot INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    is_online INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    changed_s REAL NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS gateways (
+    region TEXT PRIMARY KEY,
+    boot INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    is_online INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    changed_s REAL NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS contributions_by_sha ON contributions (sha256);
+CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
+CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);
+CREATE INDEX IF NOT EXISTS rounds_by_model ON rounds (base_model_sha256);

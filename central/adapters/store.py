@@ -1,0 +1,360 @@
+"""Central's tables in SQLite; every method runs in the transaction that the caller has open."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from importlib import resources
+
+from pydantic import TypeAdapter
+
+from central.core.rounds import RoundState
+from central.core.tasks import TaskProgress
+from central.service.records import (
+    ContributionRecord,
+    DeviceRecord,
+    GatewayRecord,
+    Refusal,
+    ResolvedPlan,
+    RoundRecord,
+    TaskRecord,
+    Totals,
+)
+from schemas.messages import DeviceState, GatewayState
+from schemas.tasks import RoundSummary, TaskSubmission
+
+SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
+SCHEMA_VERSION = 1
+
+_ROUND_STATE = TypeAdapter(RoundState)
+_PROGRESS = TypeAdapter(TaskProgress)
+_METRICS = TypeAdapter(dict[str, float])
+_NAMES = TypeAdapter(tuple[str, ...])
+
+_TASK_COLUMNS = (
+    "task, submission, min_clients, created_s, progress, ended_s, plan, model_sha256, "
+    "metrics, totals"
+)
+_ROUND_COLUMNS = (
+    "task, state, base_model_sha256, base_model_bytes, opened_s, ended_s, contributors, "
+    "model_sha256, summary"
+)
+_CONTRIBUTION_COLUMNS = (
+    "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
+    "settled, reason"
+)
+
+
+class SqliteStore:
+    """The port ``Store`` over one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def task(self, task: str) -> TaskRecord | None:
+        """Return one task."""
+        found = self._tasks("WHERE task = ?", (task,))
+        return found[0] if found else None
+
+    def live_tasks(self) -> list[TaskRecord]:
+        """Return the tasks that have not ended, oldest first."""
+        return self._tasks("WHERE ended_s IS NULL ORDER BY created_s, task")
+
+    def ended_tasks(self) -> list[TaskRecord]:
+        """Return the tasks that have ended, oldest first."""
+        return self._tasks("WHERE ended_s IS NOT NULL ORDER BY ended_s, task")
+
+    def save_task(self, record: TaskRecord) -> None:
+        """Insert or replace one task; its strategy's state is kept."""
+        values = (
+            record.task,
+            record.submission.model_dump_json(exclude_unset=True),
+            record.min_clients,
+            record.created_s,
+            _PROGRESS.dump_json(record.progress).decode(),
+            record.ended_s,
+            record.plan.model_dump_json() if record.plan else None,
+            record.model_sha256,
+            _METRICS.dump_json(record.metrics).decode(),
+            record.totals.model_dump_json(),
+        )
+        self._db.execute(_upsert("tasks", _TASK_COLUMNS, "task"), values)
+
+    def strategy_state(self, task: str) -> bytes | None:
+        """Return the strategy's stored state."""
+        row = self._db.execute("SELECT strategy_state FROM tasks WHERE task = ?", (task,))
+        found = row.fetchone()
+        return found[0] if found else None
+
+    def save_strategy_state(self, task: str, state: bytes) -> None:
+        """Store the strategy's state."""
+        self._db.execute("UPDATE tasks SET strategy_state = ? WHERE task = ?", (state, task))
+
+    def round(self, task: str, number: int) -> RoundRecord | None:
+        """Return one round."""
+        found = self._rounds("WHERE task = ? AND round = ?", (task, number))
+        return found[0] if found else None
+
+    def ended_rounds(self, task: str, limit: int) -> list[RoundRecord]:
+        """Return the newest ended rounds of a task, oldest first."""
+        tail = "WHERE task = ? AND ended_s IS NOT NULL ORDER BY round DESC LIMIT ?"
+        return self._rounds(tail, (task, limit))[::-1]
+
+    def save_round(self, record: RoundRecord) -> None:
+        """Insert or replace one round."""
+        names = record.contributors
+        values = (
+            record.task,
+            _ROUND_STATE.dump_json(record.state).decode(),
+            record.base_model_sha256,
+            record.base_model_bytes,
+            record.opened_s,
+            record.ended_s,
+            None if names is None else _NAMES.dump_json(names).decode(),
+            record.model_sha256,
+            record.summary.model_dump_json() if record.summary else None,
+            record.state.number,
+        )
+        sql = _upsert("rounds", f"{_ROUND_COLUMNS}, round", "task, round")
+        self._db.execute(sql, values)
+
+    def add_contribution(self, record: ContributionRecord) -> bool:
+        """Insert one; False when (task, round, device) has one already."""
+        cursor = self._db.execute(
+            f"INSERT OR IGNORE INTO contributions ({_CONTRIBUTION_COLUMNS}, payload) "  # noqa: S608
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.task,
+                record.round,
+                record.device,
+                record.region,
+                record.xfer,
+                record.sha256,
+                record.size,
+                record.num_examples,
+                record.accepted_s,
+                _METRICS.dump_json(record.metrics).decode(),
+                record.settled,
+                record.reason,
+                record.payload,
+            ),
+        )
+        return cursor.rowcount == 1
+
+    def contribution(self, task: str, number: int, device: str) -> ContributionRecord | None:
+        """Return one contribution, without its payload."""
+        tail = "WHERE task = ? AND round = ? AND device = ?"
+        found = self._contributions(tail, (task, number, device))
+        return found[0] if found else None
+
+    def contributions(self, task: str, number: int) -> list[ContributionRecord]:
+        """Return a round's contributions in device order, without payloads."""
+        tail = "WHERE task = ? AND round = ? ORDER BY device"
+        return self._contributions(tail, (task, number))
+
+    def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
+        """Mark these devices' contributions counted, and all others of the round discarded."""
+        self._db.execute(
+            "UPDATE contributions SET settled = 'discarded', reason = ? "
+            "WHERE task = ? AND round = ?",
+            (reason, task, number),
+        )
+        self._db.executemany(
+            "UPDATE contributions SET settled = 'counted', reason = NULL "
+            "WHERE task = ? AND round = ? AND device = ?",
+            [(task, number, device) for device in counted],
+        )
+
+    def refusal(self, xfer: str) -> Refusal | None:
+        """Return the final no to a transfer, if there was one."""
+        row = self._db.execute(
+            "SELECT xfer, task, round, device, status, code, detail, at_s "
+            "FROM refusals WHERE xfer = ?",
+            (xfer,),
+        ).fetchone()
+        return Refusal(*row) if row else None
+
+    def add_refusal(self, refusal: Refusal) -> bool:
+        """Remember a final no; False when it is known."""
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                refusal.xfer,
+                refusal.task,
+                refusal.round,
+                refusal.device,
+                refusal.status,
+                refusal.code,
+                refusal.detail,
+                refusal.at_s,
+            ),
+        )
+        return cursor.rowcount == 1
+
+    def unwilling(self, task: str) -> Mapping[str, str]:
+        """Return the devices that are not asked again for a task, and why."""
+        rows = self._db.execute("SELECT device, why FROM unwilling WHERE task = ?", (task,))
+        return dict(rows.fetchall())
+
+    def add_unwilling(self, task: str, device: str, why: str) -> None:
+        """Remember that a device is not to be asked again for a task."""
+        self._db.execute("INSERT OR REPLACE INTO unwilling VALUES (?, ?, ?)", (task, device, why))
+
+    def device(self, device: str) -> DeviceRecord | None:
+        """Return one device."""
+        found = self._devices("WHERE device = ?", (device,))
+        return found[0] if found else None
+
+    def devices(self) -> list[DeviceRecord]:
+        """Return every device, by id."""
+        return self._devices("ORDER BY device")
+
+    def save_device(self, record: DeviceRecord) -> None:
+        """Insert or replace one device."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.device,
+                record.region,
+                record.boot,
+                record.seq,
+                record.is_online,
+                record.state.model_dump_json(),
+                record.changed_s,
+            ),
+        )
+
+    def gateway(self, region: str) -> GatewayRecord | None:
+        """Return one gateway."""
+        found = self._gateways("WHERE region = ?", (region,))
+        return found[0] if found else None
+
+    def gateways(self) -> list[GatewayRecord]:
+        """Return every gateway, by region."""
+        return self._gateways("ORDER BY region")
+
+    def save_gateway(self, record: GatewayRecord) -> None:
+        """Insert or replace one gateway."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO gateways VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                record.region,
+                record.boot,
+                record.seq,
+                record.is_online,
+                record.state.model_dump_json(),
+                record.changed_s,
+            ),
+        )
+
+    def is_model(self, sha256: str) -> bool:
+        """Tell whether an object is the model of a task or the base of one of its rounds."""
+        found = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM tasks WHERE model_sha256 = ?) "
+            "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?)",
+            (sha256, sha256),
+        ).fetchone()
+        return bool(found[0])
+
+    def purge(self, before_s: float) -> int:
+        """Delete tasks that ended before a time, with all that is theirs; return how many."""
+        old = "SELECT task FROM tasks WHERE ended_s < ?"
+        for table in ("refusals", "unwilling"):
+            self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
+        return self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,)).rowcount
+
+    def _tasks(self, tail: str, values: tuple[object, ...] = ()) -> list[TaskRecord]:
+        rows = self._db.execute(f"SELECT {_TASK_COLUMNS} FROM tasks {tail}", values)  # noqa: S608
+        return [_task(row) for row in rows.fetchall()]
+
+    def _rounds(self, tail: str, values: tuple[object, ...]) -> list[RoundRecord]:
+        rows = self._db.execute(f"SELECT {_ROUND_COLUMNS} FROM rounds {tail}", values)  # noqa: S608
+        return [_round(row) for row in rows.fetchall()]
+
+    def _contributions(self, tail: str, values: tuple[object, ...]) -> list[ContributionRecord]:
+        sql = f"SELECT {_CONTRIBUTION_COLUMNS} FROM contributions {tail}"  # noqa: S608
+        return [_contribution(row) for row in self._db.execute(sql, values).fetchall()]
+
+    def _devices(self, tail: str, values: tuple[object, ...] = ()) -> list[DeviceRecord]:
+        rows = self._db.execute(f"SELECT * FROM devices {tail}", values)  # noqa: S608
+        return [
+            DeviceRecord(
+                device,
+                region,
+                boot,
+                seq,
+                bool(online),
+                DeviceState.model_validate_json(text),
+                at_s,
+            )
+            for device, region, boot, seq, online, text, at_s in rows.fetchall()
+        ]
+
+    def _gateways(self, tail: str, values: tuple[object, ...] = ()) -> list[GatewayRecord]:
+        rows = self._db.execute(f"SELECT * FROM gateways {tail}", values)  # noqa: S608
+        return [
+            GatewayRecord(
+                region, boot, seq, bool(online), GatewayState.model_validate_json(text), at_s
+            )
+            for region, boot, seq, online, text, at_s in rows.fetchall()
+        ]
+
+
+def _upsert(table: str, columns: str, key: str) -> str:
+    names = [name.strip() for name in columns.split(",")]
+    keys = {name.strip() for name in key.split(",")}
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
+    marks = ", ".join("?" * len(names))
+    return (
+        f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608
+        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
+    )
+
+
+def _task(row: tuple[str, ...]) -> TaskRecord:
+    task, submission, min_clients, created_s, progress, ended_s, plan, sha, metrics, totals = row
+    return TaskRecord(
+        task=task,
+        submission=TaskSubmission.model_validate_json(submission),
+        min_clients=int(min_clients),
+        created_s=float(created_s),
+        progress=_PROGRESS.validate_json(progress),
+        ended_s=None if ended_s is None else float(ended_s),
+        plan=ResolvedPlan.model_validate_json(plan) if plan else None,
+        model_sha256=sha,
+        metrics=_METRICS.validate_json(metrics),
+        totals=Totals.model_validate_json(totals),
+    )
+
+
+def _round(row: tuple[str, ...]) -> RoundRecord:
+    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary = row
+    return RoundRecord(
+        task=task,
+        state=_ROUND_STATE.validate_json(state),
+        base_model_sha256=base,
+        base_model_bytes=int(base_bytes),
+        opened_s=float(opened_s),
+        ended_s=None if ended_s is None else float(ended_s),
+        contributors=_NAMES.validate_json(contributors) if contributors else None,
+        model_sha256=sha,
+        summary=RoundSummary.model_validate_json(summary) if summary else None,
+    )
+
+
+def _contribution(row: tuple[str, ...]) -> ContributionRecord:
+    head, accepted_s, metrics, settled, reason = row[:8], row[8], row[9], row[10], row[11]
+    task, number, device, region, xfer, sha256, size, num_examples = head
+    return ContributionRecord(
+        task=task,
+        round=int(number),
+        device=device,
+        region=region,
+        xfer=xfer,
+        sha256=sha256,
+        size=int(size),
+        num_examples=int(num_examples),
+        accepted_s=float(accepted_s),
+        metrics=json.loads(metrics),
+        settled=settled,
+        reason=reason,
+    )

@@ -1,0 +1,97 @@
+"""What central says to persons: each task's retained status, and that central itself is there."""
+
+from collections.abc import Iterator
+
+from central.service.desk import Desk
+from central.service.records import TaskRecord
+from central.service.registry import Registry
+from schemas.tasks import CentralState, TaskStatus
+from schemas.topics import Kind, Topic
+from transport.events import Outgoing
+
+#: Statuses that stay retained; those of older ended tasks are cleared.
+MAX_RETAINED = 100
+#: Ended rounds listed in a status.
+MAX_HISTORY = 100
+
+
+def state_message(status: str, boot: int, ts: float) -> Outgoing:
+    """Return central's birth or death."""
+    state = CentralState.model_validate({"status": status, "boot": boot, "ts": ts})
+    return Outgoing(Topic(Kind.CENTRAL_STATE), state.model_dump_json().encode())
+
+
+class Announcements:
+    """Publishes what changed: at once when it matters, else with the next tick."""
+
+    def __init__(self, desk: Desk, registry: Registry) -> None:
+        self._desk = desk
+        self._registry = registry
+
+    def birth(self, now_s: float) -> Iterator[Outgoing]:
+        """Say that central is there, and every status again: the broker may have lost them."""
+        yield state_message("online", self._desk.boot, now_s)
+        ended = self._desk.store.ended_tasks()[-MAX_RETAINED:]
+        for task in (*ended, *self._desk.store.live_tasks()):
+            yield self._message(task, now_s)
+
+    def changed(self, now_s: float, *, urgent_only: bool) -> Iterator[Outgoing]:
+        """Yield the statuses that changed."""
+        for name, is_urgent in list(self._desk.changed.items()):
+            if urgent_only and not is_urgent:
+                continue
+            del self._desk.changed[name]
+            task = self._desk.store.task(name)
+            if task is not None:
+                yield self._message(task, now_s)
+                if task.progress.is_final:
+                    yield from self._forget_oldest()
+
+    def rejected(self, task: str, reason: str, now_s: float) -> Outgoing:
+        """Return the status of what could not become a task."""
+        status = TaskStatus(task=task, state="rejected", reason=reason, ts=now_s)
+        return _retained(task, status)
+
+    def status(self, task: TaskRecord, now_s: float) -> TaskStatus:
+        """Return a task's status."""
+        progress = task.progress
+        record = self._desk.open_round(task)
+        history = self._desk.store.ended_rounds(task.task, MAX_HISTORY)
+        return TaskStatus(
+            task=task.task,
+            state=progress.state,
+            reason=(record.state.reason if record else None) or progress.reason,
+            model=task.submission.model,
+            round=progress.round if not progress.is_final else None,
+            phase=None if progress.is_final else record.state.phase.value if record else None,
+            rounds=progress.rounds,
+            committed=progress.committed,
+            abandoned=progress.abandoned,
+            cohort=len(record.state.cohort) if record else 0,
+            reported=len(record.state.reported) if record else 0,
+            min_clients=task.min_clients,
+            devices_online=self._registry.online(),
+            late=task.totals.late,
+            metrics=task.metrics,
+            model_sha256=task.model_sha256,
+            parameters=task.plan.parameters if task.plan else 0,
+            uplink_bytes=task.totals.uplink_bytes,
+            downlink_bytes=task.totals.downlink_bytes,
+            updates_accepted=task.totals.updates_accepted,
+            history=tuple(row.summary for row in history if row.summary),
+            ts=now_s,
+        )
+
+    def _message(self, task: TaskRecord, now_s: float) -> Outgoing:
+        return _retained(task.task, self.status(task, now_s))
+
+    def _forget_oldest(self) -> Iterator[Outgoing]:
+        ended = self._desk.store.ended_tasks()
+        if len(ended) > MAX_RETAINED:
+            topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
+            yield Outgoing(topic, b"", retain=True)
+
+
+def _retained(task: str, status: TaskStatus) -> Outgoing:
+    text = status.model_dump_json(exclude_none=True)
+    return Outgoing(Topic(Kind.TASK_STATUS, task=task), text.encode())

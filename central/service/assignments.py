@@ -1,0 +1,194 @@
+"""Assignments on their way to the gateways, repeated until every client has answered.
+
+A client's own status (relayed by its gateway) is the answer; there is no receipt of the gateway
+in between that could be true while the device knows nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from central.service.desk import Desk
+from central.service.records import RoundRecord, TaskRecord
+from schemas.messages import (
+    Assignment,
+    JobRef,
+    Next,
+    NoJob,
+    ObjectManifest,
+    Settlement,
+    TrainingPlan,
+)
+from schemas.topics import Address, Kind, Topic
+from transport.events import Outgoing
+from transport.objects import describe
+from transport.retry import Backoff
+
+RoundKey = tuple[str, int]
+_KEPT_MANIFESTS = 16
+
+
+@dataclass(slots=True)
+class _Repeat:
+    tries: int
+    next_s: float
+
+
+class Assignments:
+    """Sends open rounds to the regions of their cohorts."""
+
+    def __init__(self, desk: Desk, backoff: Backoff) -> None:
+        self._desk = desk
+        self._backoff = backoff
+        self._repeats: dict[tuple[str, int, str], _Repeat] = {}
+        self._answered: dict[RoundKey, set[str]] = {}
+        self._manifests: dict[str, tuple[ObjectManifest, bytes]] = {}
+
+    def send(self, task: TaskRecord, record: RoundRecord, now_s: float) -> Iterator[Outgoing]:
+        """Send a round to every region of its cohort, now and until it is answered."""
+        for region in self._regions(record):
+            self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
+            yield from self._send(task, record, region, now_s)
+
+    def answered(self, task: str, number: int, device: str) -> None:
+        """Note that a client knows of its job."""
+        self._answered.setdefault((task, number), set()).add(device)
+
+    def ended(self, task: str, number: int) -> None:
+        """Forget a round that has ended."""
+        self._answered.pop((task, number), None)
+        for key in [key for key in self._repeats if key[:2] == (task, number)]:
+            del self._repeats[key]
+
+    def wake(self, region: str | None, now_s: float) -> None:
+        """Repeat at once what awaits an answer: a gateway, or central's own broker, is back."""
+        for task in self._desk.store.live_tasks():
+            record = self._desk.reporting_round(task)
+            for place in self._regions(record) if record else ():
+                if region in (None, place):
+                    key = (task.task, task.progress.round, place)
+                    self._repeats[key] = _Repeat(0, now_s)
+
+    def due(self, now_s: float) -> Iterator[Outgoing]:
+        """Yield the assignments that are due to be repeated."""
+        for key, repeat in list(self._repeats.items()):
+            if repeat.next_s > now_s:
+                continue
+            task = self._desk.store.task(key[0])
+            record = self._desk.reporting_round(task) if task else None
+            if task is None or record is None or record.state.number != key[1]:
+                del self._repeats[key]
+                continue
+            yield from self._send(task, record, key[2], now_s)
+
+    def answer(self, region: str, question: Next, corr: str, now_s: float) -> Iterator[Outgoing]:
+        """Answer a gateway that asks for its region's current work; it always gets an answer."""
+        keep = []
+        for task in self._desk.store.live_tasks():
+            record = self._desk.reporting_round(task)
+            if record is None or not self._members(record, region):
+                continue
+            ref = JobRef(task=task.task, round=record.state.number)
+            keep.append(ref)
+            if ref not in question.holding:
+                self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
+                yield from self._send(task, record, region, now_s)
+        answer = NoJob(keep=tuple(keep[:64]))
+        yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
+
+    def _send(
+        self, task: TaskRecord, record: RoundRecord, region: str, now_s: float
+    ) -> Iterator[Outgoing]:
+        members = self._members(record, region)
+        number = record.state.number
+        key = (task.task, number, region)
+        waiting = set(members) - self._answered.get((task.task, number), set())
+        if not waiting - record.state.reported - record.state.failed:
+            self._repeats.pop(key, None)
+            return
+        repeat = self._repeats[key]
+        repeat.next_s = now_s + self._backoff.delay_s(repeat.tries, self._desk.rng)
+        repeat.tries += 1
+        yield self._frame(task, record, region, members)
+
+    def _frame(
+        self, task: TaskRecord, record: RoundRecord, region: str, members: tuple[str, ...]
+    ) -> Outgoing:
+        manifest, tail = self._manifest(record.base_model_sha256)
+        body = Assignment(
+            task=task.task,
+            round=record.state.number,
+            region=region,
+            cohort=members,
+            deadline=record.state.deadline_s,
+            plan=_plan(task),
+            model=manifest,
+            settled=self._settled(task.task, record.state.number, region),
+        )
+        frame = self._desk.frames.frame(
+            body,
+            task=task.task,
+            round_number=record.state.number,
+            aud=f"gw/{region}",
+            tail=tail,
+        )
+        return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
+
+    def _manifest(self, sha256: str) -> tuple[ObjectManifest, bytes]:
+        found = self._manifests.pop(sha256, None) or describe(
+            self._desk.objects.path(sha256), inline=True
+        )
+        self._manifests[sha256] = found
+        while len(self._manifests) > _KEPT_MANIFESTS:
+            del self._manifests[next(iter(self._manifests))]
+        return found
+
+    def _settled(self, task: str, number: int, region: str) -> tuple[Settlement, ...]:
+        earlier = [
+            row
+            for row in self._desk.store.contributions(task, number - 1)
+            if row.region == region and row.settled
+        ]
+        if not earlier:
+            return ()
+        return (
+            Settlement(
+                task=task,
+                round=number - 1,
+                counted=tuple(row.device for row in earlier if row.settled == "counted"),
+                discarded=tuple(row.device for row in earlier if row.settled == "discarded"),
+                reason=next((row.reason for row in earlier if row.reason), None),
+            ),
+        )
+
+    def _members(self, record: RoundRecord, region: str) -> tuple[str, ...]:
+        devices = sorted(record.state.cohort)
+        return tuple(d for d in devices if self._region(d) == region)
+
+    def _regions(self, record: RoundRecord) -> tuple[str, ...]:
+        found = {self._region(device) for device in record.state.cohort}
+        return tuple(sorted(region for region in found if region))
+
+    def _region(self, device: str) -> str | None:
+        record = self._desk.store.device(device)
+        return record.region if record else None
+
+
+def _plan(task: TaskRecord) -> TrainingPlan:
+    if task.plan is None:
+        message = f"task {task.task} has an open round but no plan"
+        raise RuntimeError(message)
+    asked = task.submission
+    return TrainingPlan(
+        model=asked.model,
+        model_params=asked.model_params,
+        input_shape=task.plan.data.shape,
+        classes=task.plan.data.classes,
+        parameters=task.plan.parameters,
+        layout_sha256=task.plan.layout_sha256,
+        data=task.plan.data.name,
+        training=asked.training,
+        codec=asked.codec,
+        codec_params=asked.codec_params,
+        privacy=asked.privacy,
+        requires=asked.requires,
+    )

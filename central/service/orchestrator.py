@@ -1,0 +1,184 @@
+"""Central's handler: every event finds its use case here, inside the loop's transaction."""
+
+from collections.abc import Iterable, Iterator
+
+from central.core import rounds as core
+from central.service.announcements import Announcements
+from central.service.assignments import Assignments
+from central.service.desk import Desk
+from central.service.downloads import Downloads
+from central.service.intake import Intake
+from central.service.openings import Openings
+from central.service.ports import (
+    JobFailed,
+    ModelEvaluated,
+    ModelPrepared,
+    RoundAggregated,
+    Worker,
+)
+from central.service.registry import Registry
+from central.service.rounds import Rounds
+from central.service.uploads import Uploads
+from schemas import topics
+from schemas.envelope import Frame, decode_frame
+from schemas.errors import IdentityError, MessageError
+from schemas.messages import DeviceState, Get, JobStatus, Next
+from schemas.topics import Kind, Topic
+from transport.events import Connected, MessageArrived, Outgoing
+from transport.retry import Backoff
+
+#: Causes that will not go away: such a device is not asked again for the task.
+LASTING_CODES = frozenset({"memory", "data", "model", "policy"})
+_TICK_S = 0.5
+_PURGE_EVERY_S = 3600.0
+
+
+class Orchestrator:
+    """The ``Handler`` of central's loop."""
+
+    def __init__(self, desk: Desk, worker: Worker, *, keep_task_s: float) -> None:
+        self._desk = desk
+        self._worker = worker
+        self._keep_task_s = keep_task_s
+        self._purge_at_s = 0.0
+        self._registry = Registry(desk)
+        self._assignments = Assignments(desk, Backoff())
+        self._openings = Openings(desk, self._registry, self._assignments)
+        self._rounds = Rounds(desk, self._openings, self._assignments)
+        self._uploads = Uploads(desk, self._registry, self._rounds, self._assignments)
+        self._downloads = Downloads(desk)
+        self._announcements = Announcements(desk, self._registry)
+        self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
+        self._is_recovered = False
+
+    def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
+        """Handle one event; what it makes possible (a new round) follows at once."""
+        yield from self._dispatch(event, now_s)
+        if self._desk.wants_schedule:
+            self._desk.wants_schedule = False
+            yield from self._openings.schedule(now_s)
+        yield from self._announcements.changed(now_s, urgent_only=True)
+
+    def tick(self, now_s: float) -> Iterable[Outgoing]:
+        """Let time pass: deadlines, repetitions, tasks that wait for devices."""
+        yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
+        yield from self._openings.schedule(now_s)
+        yield from self._assignments.due(now_s)
+        yield from self._desk.puller.due(now_s)
+        yield from self._announcements.changed(now_s, urgent_only=False)
+        if now_s >= self._purge_at_s:
+            self._purge_at_s = now_s + _PURGE_EVERY_S
+            self._desk.store.purge(now_s - self._keep_task_s)
+
+    def next_due_s(self, now_s: float) -> float | None:
+        """Return when ``tick`` is wanted."""
+        return now_s + _TICK_S
+
+    def after_commit(self) -> None:
+        """Give the worker the jobs that the transaction made due."""
+        for job in self._desk.take_jobs():
+            self._worker.submit(job)
+
+    def _dispatch(self, event: object, now_s: float) -> Iterator[Outgoing]:
+        match event:
+            case MessageArrived():
+                yield from self._on_message(event, now_s)
+            case Connected():
+                yield from self._on_connected(now_s)
+            case ModelPrepared():
+                self._rounds.on_prepared(event, now_s)
+            case RoundAggregated():
+                yield from self._rounds.on_aggregated(event, now_s)
+            case ModelEvaluated():
+                yield from self._rounds.on_evaluated(event, now_s)
+            case JobFailed():
+                yield from self._rounds.on_failure(event, now_s)
+            case _:
+                return
+
+    def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
+        yield from self._announcements.birth(now_s)
+        self._assignments.wake(None, now_s)
+        if not self._is_recovered:
+            self._is_recovered = True
+            self._rounds.recover()
+        yield from self._assignments.due(now_s)
+        yield from self._desk.puller.wake(now_s)
+
+    def _on_message(self, message: MessageArrived, now_s: float) -> Iterator[Outgoing]:
+        topic = topics.parse(message.topic_name)
+        if topic.kind is Kind.TASK_SUBMIT:
+            if not message.retained:  # a retained one would start again on every connect
+                yield from self._intake.submit(message.payload, now_s)
+        elif topic.kind is Kind.TASK_CONTROL and topic.task is not None:
+            yield from self._intake.control(topic.task, message.payload, now_s)
+        elif topic.address is not None and topic.address.is_gateway:
+            yield from self._on_gateway(topic, topic.address.region, message.payload, now_s)
+
+    def _on_gateway(
+        self, topic: Topic, region: str, payload: bytes, now_s: float
+    ) -> Iterator[Outgoing]:
+        match topic:
+            case Topic(kind=Kind.CHUNK, xfer=str(xfer), k=int(k)):
+                yield from self._uploads.chunk(region, xfer, k, payload, now_s)
+            case Topic(kind=Kind.MANIFEST, xfer=str(xfer)):
+                yield from self._uploads.offer(region, xfer, decode_frame(payload), now_s)
+            case Topic(kind=Kind.RELAYED, device=str(device)):
+                yield from self._on_relayed(region, device, decode_frame(payload), now_s)
+            case Topic(kind=Kind.STATE | Kind.NEXT | Kind.GET):
+                yield from self._on_node(topic.kind, region, decode_frame(payload), now_s)
+            case _:
+                return
+
+    def _on_node(self, kind: Kind, region: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
+        gateway = f"gw/{region}"
+        if frame.header.src != gateway:
+            raise IdentityError(gateway, frame.header.src)
+        if kind is Kind.STATE:
+            yield from self._on_gateway_state(region, frame, now_s)
+        elif kind is Kind.NEXT:
+            question = frame.body(Next)
+            yield from self._assignments.answer(region, question, frame.header.id, now_s)
+        else:
+            yield from self._downloads.get(region, frame.body(Get))
+
+    def _on_gateway_state(self, region: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
+        silent, heard, is_birth = self._registry.gateway_state(region, frame, now_s)
+        for device in sorted(silent):
+            yield from self._rounds.on_all(core.ClientLost(device), now_s)
+        for device in sorted(heard):
+            yield from self._rounds.on_all(core.ClientReturned(device), now_s)
+        if is_birth:
+            self._assignments.wake(region, now_s)
+            yield from self._assignments.due(now_s)
+            yield from self._desk.puller.wake(now_s)
+
+    def _on_relayed(
+        self, region: str, device: str, frame: Frame, now_s: float
+    ) -> Iterator[Outgoing]:
+        if frame.header.type == DeviceState.TYPE:
+            is_online = self._registry.device_state(region, device, frame, now_s)
+            if is_online is not None:
+                event = core.ClientReturned if is_online else core.ClientLost
+                yield from self._rounds.on_all(event(device), now_s)
+        elif frame.header.type == JobStatus.TYPE:
+            yield from self._on_job_status(device, frame, now_s)
+        else:
+            message = f"type: {frame.header.type!r} is not relayed"
+            raise MessageError(message)
+
+    def _on_job_status(self, device: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
+        if frame.header.src != device:
+            raise IdentityError(device, frame.header.src)
+        status = frame.body(JobStatus)
+        if self._registry.heard(device, frame, now_s):
+            yield from self._rounds.on_all(core.ClientReturned(device), now_s)
+        self._assignments.answered(status.task, status.round, device)
+        if status.state not in ("rejected", "failed"):
+            return
+        if status.code in LASTING_CODES and self._desk.store.task(status.task) is not None:
+            why = f"{status.code}: {status.reason}" if status.reason else status.code
+            self._desk.store.add_unwilling(status.task, device, why)
+        yield from self._rounds.on_event(
+            status.task, status.round, core.ClientFailed(device), now_s
+        )

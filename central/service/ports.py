@@ -1,0 +1,205 @@
+"""What central's use cases need from outside."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from central.service.records import (
+    ContributionRecord,
+    DeviceRecord,
+    GatewayRecord,
+    Refusal,
+    RoundRecord,
+    TaskRecord,
+)
+from schemas.messages import DataDescription
+from schemas.tasks import TaskSubmission
+
+
+class Store(Protocol):
+    """Central's memory. Every call belongs to the transaction that the caller has open."""
+
+    def task(self, task: str) -> TaskRecord | None:
+        """Return one task."""
+
+    def save_task(self, record: TaskRecord) -> None:
+        """Insert or replace one task; its strategy's state is kept."""
+
+    def live_tasks(self) -> list[TaskRecord]:
+        """Return the tasks that have not ended, oldest first."""
+
+    def ended_tasks(self) -> list[TaskRecord]:
+        """Return the tasks that have ended, oldest first."""
+
+    def strategy_state(self, task: str) -> bytes | None:
+        """Return the strategy's stored state."""
+
+    def save_strategy_state(self, task: str, state: bytes) -> None:
+        """Store the strategy's state."""
+
+    def round(self, task: str, number: int) -> RoundRecord | None:
+        """Return one round."""
+
+    def save_round(self, record: RoundRecord) -> None:
+        """Insert or replace one round."""
+
+    def ended_rounds(self, task: str, limit: int) -> list[RoundRecord]:
+        """Return the newest ended rounds of a task, oldest first."""
+
+    def add_contribution(self, record: ContributionRecord) -> bool:
+        """Insert one; False when (task, round, device) has one already."""
+
+    def contribution(self, task: str, number: int, device: str) -> ContributionRecord | None:
+        """Return one contribution, without its payload."""
+
+    def contributions(self, task: str, number: int) -> list[ContributionRecord]:
+        """Return a round's contributions in device order, without payloads."""
+
+    def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
+        """Mark these devices' contributions counted, and all others of the round discarded."""
+
+    def refusal(self, xfer: str) -> Refusal | None:
+        """Return the final no to a transfer, if there was one."""
+
+    def add_refusal(self, refusal: Refusal) -> bool:
+        """Remember a final no; False when it is known."""
+
+    def unwilling(self, task: str) -> Mapping[str, str]:
+        """Return the devices that are not asked again for a task, and why."""
+
+    def add_unwilling(self, task: str, device: str, why: str) -> None:
+        """Remember that a device is not to be asked again for a task."""
+
+    def device(self, device: str) -> DeviceRecord | None:
+        """Return one device."""
+
+    def devices(self) -> list[DeviceRecord]:
+        """Return every device, by id."""
+
+    def save_device(self, record: DeviceRecord) -> None:
+        """Insert or replace one device."""
+
+    def gateway(self, region: str) -> GatewayRecord | None:
+        """Return one gateway."""
+
+    def gateways(self) -> list[GatewayRecord]:
+        """Return every gateway, by region."""
+
+    def save_gateway(self, record: GatewayRecord) -> None:
+        """Insert or replace one gateway."""
+
+    def is_model(self, sha256: str) -> bool:
+        """Tell whether an object is the model of a task or the base of one of its rounds."""
+
+    def purge(self, before_s: float) -> int:
+        """Delete tasks that ended before a time, with all that is theirs; return how many."""
+
+
+class Objects(Protocol):
+    """Models and large updates as files named by their SHA-256 (``transport.objects``)."""
+
+    def has(self, sha256: str) -> bool:
+        """Tell whether the object is there."""
+
+    def path(self, sha256: str) -> Path:
+        """Return where the object is or would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareModel:
+    """Build the first model of a task and store it."""
+
+    task: str
+    submission: TaskSubmission
+    data: DataDescription
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateRound:
+    """Aggregate the frozen contributions of a closed round and store the new model."""
+
+    task: TaskRecord
+    round: RoundRecord
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateModel:
+    """Measure a model on the held-out set, if there is one for its data."""
+
+    task: TaskRecord
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportModel:
+    """Write the final model of a task where a person finds it."""
+
+    task: TaskRecord
+
+
+Job = PrepareModel | AggregateRound | EvaluateModel | ExportModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrepared:
+    """The first model of a task stands, durably."""
+
+    task: str
+    data: DataDescription
+    sha256: str
+    size: int
+    parameters: int
+    layout_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAggregated:
+    """The new model of a round is stored, durably; it is not yet the task's model."""
+
+    task: str
+    round: int
+    sha256: str
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluated:
+    """A model was measured; ``metrics`` is empty when there is nothing to measure it on."""
+
+    task: str
+    round: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job raised; the reason is for the person who submitted the task."""
+
+    job: Job
+    reason: str
+
+
+JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed
+
+
+class Worker(Protocol):
+    """One thread that does the heavy work; its results come back as events on the queue."""
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; called after the commit that made it due."""
+
+
+class Catalog(Protocol):
+    """What a task may name: models, codecs and strategies that are installed and allowed."""
+
+    def check(self, submission: TaskSubmission) -> None:
+        """Check the names and the parameters in a task.
+
+        Raises:
+            ValueError: The text names the field, the value and what is allowed.
+        """
+
+    def has_evaluation(self, data: DataDescription) -> bool:
+        """Tell whether there is a held-out set for such data."""

@@ -1,0 +1,220 @@
+"""Rounds from opening to end: the core decides, this saves, sends and starts the heavy work."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from central.core import rounds as core
+from central.core import tasks
+from central.service.assignments import Assignments
+from central.service.desk import Desk
+from central.service.openings import Openings
+from central.service.ports import (
+    AggregateRound,
+    EvaluateModel,
+    ExportModel,
+    JobFailed,
+    ModelEvaluated,
+    ModelPrepared,
+    PrepareModel,
+    RoundAggregated,
+)
+from central.service.records import ResolvedPlan, RoundRecord, TaskRecord
+from schemas.tasks import RoundSummary
+from transport.events import Outgoing
+
+
+class Rounds:
+    """Opens rounds, feeds them events, and carries out what the core instructs."""
+
+    def __init__(self, desk: Desk, openings: Openings, assignments: Assignments) -> None:
+        self._desk = desk
+        self._openings = openings
+        self._assignments = assignments
+
+    def on_event(
+        self, task: str, number: int, event: core.RoundEvent, now_s: float
+    ) -> Iterator[Outgoing]:
+        """Feed one event to one round; nothing happens if that round is not the open one."""
+        found = self._desk.store.task(task)
+        record = self._desk.open_round(found) if found else None
+        if record is None or record.state.number != number:
+            return
+        before = record.state
+        state, instructions = core.transition(before, event)
+        if state == before and not instructions:
+            return
+        record = replace(record, state=state)
+        self._desk.store.save_round(record)
+        self._desk.touch(task, urgent=bool(instructions) or state.reason != before.reason)
+        for instruction in instructions:
+            yield from self._carry_out(record, instruction, now_s)
+
+    def on_all(self, event: core.RoundEvent, now_s: float) -> Iterator[Outgoing]:
+        """Feed one event to every open round: a device went or came back, time passed."""
+        for task in self._desk.store.live_tasks():
+            yield from self.on_event(task.task, task.progress.round, event, now_s)
+
+    def _carry_out(
+        self, record: RoundRecord, instruction: core.Instruction, now_s: float
+    ) -> Iterator[Outgoing]:
+        match instruction:
+            case core.StartAggregation(contributors):
+                self._aggregate(replace(record, contributors=contributors))
+            case core.SeekReplacements(count):
+                yield from self._replace(record, count, now_s)
+            case core.AbandonRound(reason):
+                yield from self._abandon(record, reason, now_s)
+            case core.CommitRound() | core.TellExtension():
+                return
+
+    def _aggregate(self, record: RoundRecord) -> None:
+        self._desk.store.save_round(record)
+        self._assignments.ended(record.task, record.state.number)
+        task = self._desk.task(record.task)
+        state = self._desk.store.strategy_state(record.task)
+        self._desk.jobs.append(AggregateRound(task, record, state))
+
+    def _replace(self, record: RoundRecord, count: int, now_s: float) -> Iterator[Outgoing]:
+        task = self._desk.task(record.task)
+        fit = self._openings.fit(task, record.state.cohort)
+        found = frozenset(fit.devices[:count])
+        event = core.ReplacementsSought(found)
+        yield from self.on_event(record.task, record.state.number, event, now_s)
+        grown = self._desk.reporting_round(self._desk.task(record.task))
+        if found and grown is not None:
+            yield from self._assignments.send(task, grown, now_s)
+
+    def _abandon(self, record: RoundRecord, reason: str, now_s: float) -> Iterator[Outgoing]:
+        number = record.state.number
+        self._desk.store.settle(record.task, number, (), f"round abandoned: {reason}")
+        task = self._desk.task(record.task)
+        self._close(task, record, None, now_s)
+        if not task.progress.is_final:
+            progress = tasks.abandon_round(task.progress, reason, now_s)
+            yield from self._openings.end_if_final(replace(task, progress=progress), now_s)
+
+    # -- results of the heavy work -----------------------------------------------------------
+
+    def on_prepared(self, event: ModelPrepared, now_s: float) -> None:
+        """Store what the first model fixed; the task may now open its first round."""
+        task = self._desk.task(event.task)
+        if task.progress.step != "preparing" or task.progress.is_final:
+            return
+        plan = ResolvedPlan(
+            data=event.data,
+            parameters=event.parameters,
+            layout_sha256=event.layout_sha256,
+            model_bytes=event.size,
+        )
+        progress = tasks.prepared(task.progress, now_s)
+        self._desk.save_task(
+            replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
+        )
+
+    def on_aggregated(self, event: RoundAggregated, now_s: float) -> Iterator[Outgoing]:
+        """Commit a round: model, strategy's state, contributors and progress in one go."""
+        task = self._desk.task(event.task)
+        record = self._desk.open_round(task)
+        if record is None or record.state.number != event.round:
+            return
+        state, instructions = core.transition(record.state, core.ModelAggregated())
+        if core.CommitRound() not in instructions:
+            return
+        counted = record.contributors or ()
+        late = "arrived after the round had enough"
+        self._desk.store.settle(event.task, event.round, counted, late)
+        self._desk.store.save_strategy_state(event.task, event.state)
+        self._close(task, replace(record, state=state), event.sha256, now_s)
+        progress = tasks.commit_round(task.progress)
+        task = replace(task, model_sha256=event.sha256, progress=progress)
+        self._desk.save_task(task)
+        yield from self._evaluate(task, event.round, now_s)
+
+    def _evaluate(self, task: TaskRecord, number: int, now_s: float) -> Iterator[Outgoing]:
+        if task.plan is not None and self._desk.catalog.has_evaluation(task.plan.data):
+            self._desk.jobs.append(EvaluateModel(task, number))
+            return
+        yield from self.on_evaluated(ModelEvaluated(task.task, number), now_s)
+
+    def on_evaluated(self, event: ModelEvaluated, now_s: float) -> Iterator[Outgoing]:
+        """Record a model's metrics and go on: next round, or the task is completed."""
+        task = self._desk.task(event.task)
+        if task.progress.step != "evaluating" or task.progress.round != event.round + 1:
+            return
+        record = self._desk.store.round(event.task, event.round)
+        if record is not None and record.summary is not None and event.metrics:
+            summary = record.summary.model_copy(update={"metrics": event.metrics})
+            self._desk.store.save_round(replace(record, summary=summary))
+        progress = tasks.evaluate(task.progress, event.metrics, now_s)
+        metrics = event.metrics or task.metrics
+        task = replace(task, progress=progress, metrics=metrics)
+        yield from self._openings.end_if_final(task, now_s)
+
+    def on_failure(self, event: JobFailed, now_s: float) -> Iterator[Outgoing]:
+        """End what a job was for: a round when it aggregated, else the task."""
+        match event.job:
+            case AggregateRound(task, record):
+                failed = core.AggregationFailed(event.reason)
+                yield from self.on_event(task.task, record.state.number, failed, now_s)
+            case PrepareModel(name):
+                task = self._desk.task(name)
+                failing = tasks.fail(task.progress, event.reason)
+                yield from self._openings.end_if_final(replace(task, progress=failing), now_s)
+            case EvaluateModel(task, number):
+                yield from self.on_evaluated(ModelEvaluated(task.task, number), now_s)
+            case ExportModel():
+                return
+
+    def recover(self) -> None:
+        """Take up the heavy work that was due when central stopped."""
+        for task in self._desk.store.live_tasks():
+            self._recover(task)
+
+    def _recover(self, task: TaskRecord) -> None:
+        if task.progress.step == "preparing":
+            fit = self._openings.fit(task)
+            if fit.data is not None:
+                self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+                return
+            progress = replace(task.progress, step="selecting")
+            self._desk.save_task(replace(task, progress=progress))
+        elif task.progress.step == "evaluating":
+            self._desk.jobs.append(EvaluateModel(task, task.progress.round - 1))
+        else:
+            record = self._desk.open_round(task)
+            if record is not None and record.state.phase is core.Phase.AGGREGATING:
+                state = self._desk.store.strategy_state(task.task)
+                self._desk.jobs.append(AggregateRound(task, record, state))
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def cancel(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
+        """Cancel a task; its open round is abandoned, the last committed model stays."""
+        reason = "the task was cancelled"
+        record = self._desk.open_round(task)
+        if record is not None:
+            state, _ = core.transition(record.state, core.TaskEnded(reason))
+            self._desk.store.settle(task.task, state.number, (), reason)
+            self._close(task, replace(record, state=state), None, now_s)
+        cancelled = replace(task, progress=tasks.cancel(task.progress))
+        yield from self._openings.end_if_final(cancelled, now_s)
+
+    def _close(
+        self, task: TaskRecord, record: RoundRecord, model: str | None, now_s: float
+    ) -> None:
+        rows = self._desk.store.contributions(record.task, record.state.number)
+        summary = RoundSummary(
+            round=record.state.number,
+            outcome="committed" if model else "abandoned",
+            reason=record.state.reason,
+            clients=len(record.contributors or ()) if model else 0,
+            seconds=round(now_s - record.opened_s, 4),
+            uplink_bytes=sum(row.size for row in rows),
+            downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+        )
+        self._desk.store.save_round(
+            replace(record, ended_s=now_s, model_sha256=model, summary=summary)
+        )
+        self._assignments.ended(record.task, record.state.number)
+        self._desk.touch(task.task)
+        self._desk.wants_schedule = True

@@ -1,0 +1,278 @@
+"""Updates on their way in: every gate, then accepted in one transaction with its round.
+
+A receipt is never queued: it follows from the tables (contribution, refusal), so a sender that
+lost it offers again and hears the same. Gates in order: identity, known device, repeated, task
+and round, cohort, plan, bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from central.core import rounds as core
+from central.core.rounds import Phase
+from central.service.assignments import Assignments
+from central.service.desk import Desk
+from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
+from central.service.registry import Registry
+from central.service.rounds import Rounds
+from schemas.envelope import Frame
+from schemas.errors import IdentityError, WireError
+from schemas.ids import transfer_id
+from schemas.messages import Need, Receipt, UpdateManifest
+from schemas.topics import Kind
+from transport.assembly import ObjectMismatchError
+from transport.events import Outgoing
+from transport.puller import PullProgress, PullRefusedError
+from updates.codecs import create
+from updates.pipeline import check_update
+
+
+class UpdateRefusedError(WireError):
+    """An update is well-formed, but it may not count.
+
+    Attributes:
+        status: ``late`` or ``rejected``, as in the receipt.
+    """
+
+    def __init__(self, text: str, code: str, status: str = "rejected") -> None:
+        super().__init__(text)
+        self.code = code
+        self.status = status
+
+
+class Uploads:
+    """Takes offers, fetches what is large, accepts or refuses."""
+
+    def __init__(
+        self, desk: Desk, registry: Registry, rounds: Rounds, assignments: Assignments
+    ) -> None:
+        self._desk = desk
+        self._registry = registry
+        self._rounds = rounds
+        self._assignments = assignments
+        self._pulling: dict[str, tuple[str, UpdateManifest]] = {}
+
+    def offer(self, region: str, xfer: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
+        """Answer a manifest: with a receipt, or by pulling the object."""
+        offer = frame.body(UpdateManifest)
+        try:
+            known = self._check_identity(region, xfer, frame, offer)
+            if known is None:
+                self._gate(offer)
+                yield from self._fetch(region, offer, frame, now_s)
+                return
+            yield self._desk.receipt(region, known)
+        except WireError as error:
+            yield self._refuse(region, offer, error, now_s)
+
+    def chunk(
+        self, region: str, xfer: str, k: int, data: bytes, now_s: float
+    ) -> Iterator[Outgoing]:
+        """Take one chunk of a large update."""
+        if xfer not in self._pulling or self._pulling[xfer][0] != region:
+            return
+        offer = self._pulling[xfer][1]
+        try:
+            progress = self._desk.puller.chunk(xfer, k, data, now_s)
+        except ObjectMismatchError as error:
+            yield self._refuse(region, offer, error, now_s)
+        else:
+            yield from self._advance(region, offer, progress, now_s)
+
+    def _check_identity(
+        self, region: str, xfer: str, frame: Frame, offer: UpdateManifest
+    ) -> Receipt | None:
+        if frame.header.src != offer.device:
+            raise IdentityError(offer.device, frame.header.src)
+        expected = transfer_id(offer.device, offer.task, offer.round, offer.object.sha256)
+        if not xfer == offer.xfer == expected:
+            text = f"xfer: {xfer}, expected {expected}"
+            raise UpdateRefusedError(text, "E_TRANSFER")
+        refusal = self._desk.store.refusal(xfer)
+        if refusal is not None:
+            return _receipt_of(refusal, offer)
+        if self._registry.region_of(offer.device) != region:
+            text = f"device: {offer.device!r} is not known in region {region!r}"
+            raise UpdateRefusedError(text, "E_UNKNOWN_DEVICE")
+        counted = self._desk.store.contribution(offer.task, offer.round, offer.device)
+        return _duplicate(offer, counted) if counted is not None else None
+
+    def _gate(self, offer: UpdateManifest) -> tuple[TaskRecord, RoundRecord]:
+        task = self._desk.store.task(offer.task)
+        record = self._desk.store.round(offer.task, offer.round) if task else None
+        if task is None or task.plan is None or record is None:
+            text = f"task: there is no round {offer.round} of {offer.task!r}"
+            raise UpdateRefusedError(text, "E_UNKNOWN_TASK")
+        if offer.device not in record.state.cohort:
+            text = f"device: {offer.device!r} is not in the cohort of round {offer.round}"
+            raise UpdateRefusedError(text, "E_NOT_SELECTED")
+        if record.state.phase is not Phase.REPORTING:
+            text = f"round: {offer.round} is {record.state.phase.value}"
+            raise UpdateRefusedError(text, "E_LATE", "late")
+        _check_plan(task, record, offer)
+        return task, record
+
+    def _fetch(
+        self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
+    ) -> Iterator[Outgoing]:
+        if offer.object.inline:
+            if len(frame.tail) != offer.object.size:
+                text = f"tail: {len(frame.tail)} bytes, object.size says {offer.object.size}"
+                raise UpdateRefusedError(text, "E_SIZE")
+            if frame.header.tail_sha256 != offer.object.sha256:
+                text = f"object.sha256: {offer.object.sha256} is not that of the tail"
+                raise UpdateRefusedError(text, "E_DIGEST")
+            yield from self._accept(region, offer, frame.tail, now_s)
+            return
+
+        def ask(want: tuple[int, ...], credit: int) -> Outgoing:
+            need = Need(xfer=offer.xfer, want=want, credit=credit)
+            return self._desk.to_gateway(region, Kind.NEED, need, xfer=offer.xfer)
+
+        self._pulling[offer.xfer] = (region, offer)
+        try:
+            started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
+        except PullRefusedError as error:
+            yield self._desk.receipt(region, _busy(offer, error.retry_after_s))
+            return
+        yield from self._advance(region, offer, started, now_s)
+
+    def _advance(
+        self, region: str, offer: UpdateManifest, progress: PullProgress, now_s: float
+    ) -> Iterator[Outgoing]:
+        yield from progress.outgoing
+        if progress.completed is None:
+            return
+        self._forget(offer.xfer)
+        try:
+            known = self._desk.store.contribution(offer.task, offer.round, offer.device)
+            if known is not None:
+                yield self._desk.receipt(region, _duplicate(offer, known))
+                return
+            self._gate(offer)  # the round may have ended while the chunks came
+            payload = self._desk.objects.path(progress.completed).read_bytes()
+            yield from self._accept(region, offer, payload, now_s)
+        except WireError as error:
+            yield self._refuse(region, offer, error, now_s)
+
+    def _accept(
+        self, region: str, offer: UpdateManifest, payload: bytes, now_s: float
+    ) -> Iterator[Outgoing]:
+        task, _ = self._gate(offer)
+        layout = self._desk.layout(task)
+        codec = create(task.submission.codec, task.submission.codec_params)
+        check_update(payload, layout, codec)
+        record = ContributionRecord(
+            task=offer.task,
+            round=offer.round,
+            device=offer.device,
+            region=region,
+            xfer=offer.xfer,
+            sha256=offer.object.sha256,
+            size=offer.object.size,
+            num_examples=offer.num_examples,
+            accepted_s=now_s,
+            payload=payload if offer.object.inline else None,
+            metrics=offer.metrics,
+        )
+        if not self._desk.store.add_contribution(record):
+            yield self._desk.receipt(region, _final(offer, "duplicate"))
+            return
+        self._count(task, accepted=1, uplink_bytes=offer.object.size)
+        self._assignments.answered(offer.task, offer.round, offer.device)
+        event = core.UpdateAccepted(offer.device)
+        yield from self._rounds.on_event(offer.task, offer.round, event, now_s)
+        yield self._desk.receipt(region, _final(offer, "accepted"))
+
+    def _count(
+        self, task: TaskRecord, *, accepted: int = 0, late: int = 0, uplink_bytes: int = 0
+    ) -> None:
+        old = task.totals
+        totals = old.model_copy(
+            update={
+                "updates_accepted": old.updates_accepted + accepted,
+                "late": old.late + late,
+                "uplink_bytes": old.uplink_bytes + uplink_bytes,
+            }
+        )
+        self._desk.store.save_task(replace(task, totals=totals))
+        self._desk.touch(task.task, urgent=False)
+
+    def _refuse(
+        self, region: str, offer: UpdateManifest, error: WireError, now_s: float
+    ) -> Outgoing:
+        """Remember the no, so that it stays the same, and say it."""
+        self._forget(offer.xfer)
+        status = error.status if isinstance(error, UpdateRefusedError) else "rejected"
+        refusal = Refusal(
+            offer.xfer,
+            offer.task,
+            offer.round,
+            offer.device,
+            status,
+            error.code,
+            str(error)[:500],
+            now_s,
+        )
+        task = self._desk.store.task(offer.task)
+        is_own = not isinstance(error, IdentityError) and error.code != "E_TRANSFER"
+        if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
+            self._count(task, late=1)
+        return self._desk.receipt(region, _receipt_of(refusal, offer))
+
+    def _forget(self, xfer: str) -> None:
+        self._pulling.pop(xfer, None)
+        self._desk.puller.forget(xfer)
+
+
+def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
+    pairs = (
+        ("codec", offer.codec, task.submission.codec),
+        ("layout_sha256", offer.layout_sha256, task.plan.layout_sha256 if task.plan else None),
+        ("base_model_sha256", offer.base_model_sha256, record.base_model_sha256),
+    )
+    for field, got, expected in pairs:
+        if got != expected:
+            text = f"{field}: {got!r}, the round has {expected!r}"
+            raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _duplicate(offer: UpdateManifest, known: ContributionRecord) -> Receipt:
+    if known.xfer == offer.xfer:
+        return _final(offer, "duplicate")
+    text = f"another update of {offer.device!r} is counted for round {offer.round}"
+    return _final(offer, "duplicate", text)
+
+
+def _final(offer: UpdateManifest, status: str, detail: str | None = None) -> Receipt:
+    return Receipt.model_validate(
+        {
+            "xfer": offer.xfer,
+            "status": status,
+            "sha256": offer.object.sha256,
+            "detail": detail,
+        }
+    )
+
+
+def _receipt_of(refusal: Refusal, offer: UpdateManifest) -> Receipt:
+    return Receipt.model_validate(
+        {
+            "xfer": offer.xfer,
+            "status": refusal.status,
+            "sha256": offer.object.sha256,
+            "code": refusal.code,
+            "detail": refusal.detail,
+        }
+    )
+
+
+def _busy(offer: UpdateManifest, retry_after_s: float) -> Receipt:
+    return Receipt(
+        xfer=offer.xfer,
+        status="rejected",
+        sha256=offer.object.sha256,
+        code="E_BUSY",
+        detail="too many transfers at the same time",
+        retry_after_s=retry_after_s,
+    )
