@@ -1,0 +1,1 @@
+"""Initial models, their evaluation and their export; imports torch."""

@@ -1,0 +1,1 @@
+"""Trainers: they turn a job into an update."""
