@@ -1,0 +1,1 @@
+"""What the gateway's use cases stand on: its database."""

@@ -1,0 +1,1 @@
+"""The gateway's rules: who is there, whom to ask, what to keep, what to answer. Pure."""

@@ -1,0 +1,133 @@
+"""The region's devices: births, deaths and signs of life, and the region's own state."""
+
+from importlib.metadata import version
+
+from regional_gateway.core import roster
+from regional_gateway.core.roster import Presence, StateSeen, Verdict
+from regional_gateway.service.links import Links
+from regional_gateway.service.ports import DeviceStore
+from regional_gateway.service.relay import Relay
+from schemas.envelope import Frame
+from schemas.limits import MAX_COHORT
+from schemas.messages import ControlNote, DeviceState, GatewayState
+from schemas.topics import Kind
+from transport.events import Outgoing
+
+#: A device whose birth was missed is asked for it at most so often.
+_ASK_BIRTH_EVERY_S = 30.0
+#: Births come in crowds; the region's counts are published at most so often.
+_PUBLISH_EVERY_S = 1.0
+
+
+class Devices:
+    """Who is in the region. States are rows; signs of life are kept in memory."""
+
+    def __init__(
+        self, store: DeviceStore, links: Links, relay: Relay, silent_after_s: float
+    ) -> None:
+        """Begin; every known device counts as just seen, so that none is called silent too early.
+
+        Args:
+            store: The rows.
+            links: Makes messages.
+            relay: Takes states to central.
+            silent_after_s: No sign of life for so long: silent.
+        """
+        self._store = store
+        self._links = links
+        self._relay = relay
+        self._silent_after_s = silent_after_s
+        self._began_s: float | None = None
+        self._seen_s: dict[str, float] = {}
+        self._asked_s: dict[str, float] = {}
+        self._published: GatewayState | None = None
+        self._published_s = float("-inf")
+
+    def on_state(self, device: str, frame: Frame, now_s: float) -> list[Outgoing]:
+        """Take a device's birth or death; an outdated birth is refused."""
+        body = frame.body(DeviceState)
+        seen = StateSeen(device, body.status, body.boot, frame.header.seq)
+        known = self._store.presence(device)
+        verdict = roster.judge(known, seen)
+        if verdict is Verdict.NEWER:
+            raw = frame.encode()
+            self._store.save_device(roster.adopt(known, seen, now_s), raw)
+            self._relay.put((device, None), raw)
+        if body.status == "online" and verdict is not Verdict.REFUSED:
+            self._seen_s[device] = now_s
+        if verdict is Verdict.REFUSED and known is not None:
+            return [self._rebirth(device, known.boot)]
+        return []
+
+    def on_sign_of_life(self, device: str, boot: int, now_s: float) -> list[Outgoing]:
+        """Note that something came from a device; ask for its birth if that was missed."""
+        self._seen_s[device] = now_s
+        if not roster.lacks_birth(self._store.presence(device), boot):
+            return []
+        if now_s - self._asked_s.get(device, float("-inf")) < _ASK_BIRTH_EVERY_S:
+            return []
+        self._asked_s[device] = now_s
+        return [self._rebirth(device, None)]
+
+    def online(self, now_s: float) -> frozenset[str]:
+        """Return the devices that are online and not silent."""
+        return roster.online(self._presences(now_s), now_s, self._silent_after_s)
+
+    def offline(self) -> frozenset[str]:
+        """Return the devices whose newest state says that they are gone."""
+        return frozenset(p.device for p in self._store.presences() if not p.online)
+
+    def relay_all(self) -> None:
+        """Tell central every device's state again."""
+        for device in self._store.device_ids():
+            frame = self._store.device_frame(device)
+            if frame is not None:
+                self._relay.put((device, None), frame)
+
+    def birth(self, now_s: float) -> list[Outgoing]:
+        """Return the region's state for central, whether it has changed or not."""
+        return self._publish(self._state(now_s), now_s)
+
+    def tick(self, now_s: float) -> list[Outgoing]:
+        """Publish the region's state if it has changed."""
+        if now_s - self._published_s < _PUBLISH_EVERY_S:
+            return []
+        state = self._state(now_s)
+        return [] if state == self._published else self._publish(state, now_s)
+
+    def farewell(self) -> Outgoing:
+        """Return the region's last word before the program ends."""
+        return self._links.up(Kind.STATE, self._links.frames.frame(self.death("stopped")))
+
+    def death(self, why: str) -> GatewayState:
+        """Return the gateway's death, for its Will or its farewell."""
+        return GatewayState(status="offline", boot=self._links.frames.boot, why=why)
+
+    def _state(self, now_s: float) -> GatewayState:
+        presences = self._presences(now_s)
+        silent = roster.silent(presences, now_s, self._silent_after_s)
+        return GatewayState(
+            status="online",
+            boot=self._links.frames.boot,
+            devices_known=len(presences),
+            devices_online=len(roster.online(presences, now_s, self._silent_after_s)),
+            silent=silent[:MAX_COHORT],
+            versions={"fedfleet": version("fedfleet")},
+        )
+
+    def _publish(self, state: GatewayState, now_s: float) -> list[Outgoing]:
+        self._published = state
+        self._published_s = now_s
+        return [self._links.up(Kind.STATE, self._links.frames.frame(state))]
+
+    def _presences(self, now_s: float) -> list[Presence]:
+        if self._began_s is None:
+            self._began_s = now_s
+        began_s = self._began_s
+        return [
+            roster.touched(p, max(began_s, self._seen_s.get(p.device, began_s)))
+            for p in self._store.presences()
+        ]
+
+    def _rebirth(self, device: str, boot: int | None) -> Outgoing:
+        return self._links.tell(device, ControlNote(action="rebirth", boot=boot), Kind.CONTROL)

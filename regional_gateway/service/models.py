@@ -1,0 +1,178 @@
+"""Global models: fetched from central once, multicast once, and repaired block by block.
+
+A model that rides inline needs none of this; it lies in its assignment's frame, and is cut into
+blocks only for a device that asks for it.
+"""
+
+from regional_gateway.core.fanout import shares_model
+from regional_gateway.service.deferred import Deferred
+from regional_gateway.service.links import DOWNLINK, Links
+from regional_gateway.service.ports import AssignmentRow, AssignmentStore
+from schemas.envelope import decode_frame
+from schemas.ids import SHA16_LENGTH
+from schemas.limits import DEFAULT_CREDITS
+from schemas.messages import Get, ObjectManifest
+from schemas.topics import EVERYONE_LEVEL, Kind, Topic
+from transport.caster import Caster, blocks
+from transport.events import Outgoing
+from transport.objects import ObjectStore
+from transport.puller import Puller, PullProgress
+
+
+class Models:
+    """The region's cache of models."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
+        self,
+        store: AssignmentStore,
+        objects: ObjectStore,
+        puller: Puller,
+        caster: Caster,
+        links: Links,
+        deferred: Deferred,
+        cache_bytes: int,
+    ) -> None:
+        """Begin; nothing is fetched before ``fetch_missing``.
+
+        Args:
+            store: The current assignments, which name the models.
+            objects: The cache.
+            puller: Fetches from central.
+            caster: Multicasts to the region.
+            links: Makes messages.
+            deferred: What waits for the commit.
+            cache_bytes: Most bytes of models kept that no assignment names.
+        """
+        self._store = store
+        self._objects = objects
+        self._puller = puller
+        self._caster = caster
+        self._links = links
+        self._deferred = deferred
+        self._cache_bytes = cache_bytes
+        #: Who asked for what before it was here.
+        self._waiting: dict[str, dict[str, Get]] = {}
+
+    def fetch(self, model: ObjectManifest, tail: bytes, now_s: float) -> list[Outgoing]:
+        """Fetch a model unless it rides inline, is here or is already on its way."""
+        if model.inline or self._objects.intact(model.sha256):
+            return []
+
+        def ask(want: tuple[int, ...], _credit: int = DEFAULT_CREDITS) -> Outgoing:
+            frame = self._links.frames.frame(Get(sha256=model.sha256, want=want))
+            return self._links.up(Kind.GET, frame)
+
+        key = model.sha256[:SHA16_LENGTH]
+        progress = self._puller.start(key, model, tail, ask, now_s, durable=False)
+        return self._go_on(model, progress, now_s)
+
+    def fetch_missing(self, now_s: float) -> list[Outgoing]:
+        """Fetch every model that a current assignment names and that is not here."""
+        outgoing: list[Outgoing] = []
+        for row in self._store.assignments():
+            if not row.model.inline:
+                outgoing += self.fetch(row.model, self._tail(row), now_s)
+        return outgoing
+
+    def on_block(self, sha16: str, k: int, data: bytes, now_s: float) -> list[Outgoing]:
+        """Take one block of a model from central; one that nobody asked for is ignored.
+
+        Raises:
+            PayloadError: It is not the block that the manifest names.
+        """
+        row = self._find(sha16)
+        if row is None or sha16 not in self._puller.keys():
+            return []
+        return self._go_on(row.model, self._puller.chunk(sha16, k, data, now_s), now_s)
+
+    def on_get(self, device: str, get: Get, now_s: float) -> list[Outgoing]:
+        """Answer a device that misses blocks; a model that no assignment names is ignored."""
+        row = self._find(get.sha256)
+        if row is None:
+            return []
+        if row.model.inline:
+            return self._inline_blocks(device, row, get)
+        if not self._objects.intact(get.sha256):
+            self._waiting.setdefault(get.sha256, {})[device] = get
+            return self.fetch(row.model, self._tail(row), now_s)
+        return self._blocks(device, row.model, get)
+
+    def on_published(self, token: int, now_s: float) -> list[Outgoing]:
+        """Take a PUBACK of the downlink: it paces the multicast."""
+        return self._caster.on_published(token, now_s)
+
+    def wake(self, now_s: float) -> list[Outgoing]:
+        """Central is back: ask again at once."""
+        return [*self.fetch_missing(now_s), *self._puller.wake(now_s)]
+
+    def release(self) -> None:
+        """Stop what no assignment needs any more, after the commit, and trim the cache."""
+        self._deferred.add(self._release)
+
+    def due(self, now_s: float) -> list[Outgoing]:
+        """Return the questions and the blocks whose time has come."""
+        return [*self._puller.due(now_s), *self._caster.due(now_s)]
+
+    def next_due_s(self) -> tuple[float | None, ...]:
+        """Return when ``due`` may have something to say."""
+        return (self._puller.next_due_s(), self._caster.next_due_s())
+
+    def _go_on(
+        self, model: ObjectManifest, progress: PullProgress, now_s: float
+    ) -> list[Outgoing]:
+        outgoing = list(progress.outgoing)
+        if progress.completed is None:
+            return outgoing
+        self._deferred.add(lambda: self._puller.forget(model.sha256[:SHA16_LENGTH]))
+        self.release()
+        waiting = self._waiting.pop(model.sha256, {})
+        if self._is_shared(model.sha256):
+            path = self._objects.path(model.sha256)
+            everyone = self._links.device(EVERYONE_LEVEL)
+            self._caster.start(model.sha256, path, model.chunk_bytes, everyone)
+            return outgoing + self._caster.due(now_s)
+        for device, get in waiting.items():
+            outgoing += self._blocks(device, model, get)
+        return outgoing
+
+    def _is_shared(self, sha256: str) -> bool:
+        rows = self._store.assignments()
+        return any(shares_model(r.cohort) for r in rows if r.model.sha256 == sha256)
+
+    def _blocks(self, device: str, model: ObjectManifest, get: Get) -> list[Outgoing]:
+        path = self._objects.path(model.sha256)
+        address = self._links.device(device)
+        return blocks(DOWNLINK, address, model.sha256, path, model.chunk_bytes, get.want)
+
+    def _inline_blocks(self, device: str, row: AssignmentRow, get: Get) -> list[Outgoing]:
+        tail = self._tail(row)
+        size = row.model.chunk_bytes
+        address = self._links.device(device)
+        sha16 = row.model.sha256[:SHA16_LENGTH]
+        return [
+            Outgoing(
+                Topic(Kind.BLOCK, address, sha16=sha16, k=k),
+                tail[k * size : (k + 1) * size],
+                DOWNLINK,
+            )
+            for k in get.want
+            if k < row.model.chunks
+        ]
+
+    def _tail(self, row: AssignmentRow) -> bytes:
+        frame = self._store.assignment_frame(row.key)
+        return b"" if frame is None else decode_frame(frame).tail
+
+    def _find(self, sha256_prefix: str) -> AssignmentRow | None:
+        rows = self._store.assignments()
+        return next((r for r in rows if r.model.sha256.startswith(sha256_prefix)), None)
+
+    def _release(self) -> None:
+        named = {row.model.sha256 for row in self._store.assignments()}
+        prefixes = {sha256[:SHA16_LENGTH] for sha256 in named}
+        for key in self._puller.keys():
+            if key not in prefixes:
+                self._puller.forget(key)
+        for sha256 in self._objects.trim(self._cache_bytes, named):
+            self._caster.cancel(sha256)
+        self._waiting = {s: gets for s, gets in self._waiting.items() if s in named}
