@@ -1,3 +1,58 @@
-.PHONY: help
-help:
-	@echo later
+# Targets that a person types; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Without a GPU: make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+# Passed on: make demo DEMO="--devices 4 --rounds 3"
+DEMO ?=
+# One thread for each numeric library: the tests run several processes at once.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check vectors bench clean mosquitto
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Install everything into .venv (fast when nothing changed)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: setup  ## Train with a whole fleet on this machine and show the result
+	@$(BIN)/fedfleet demo $(DEMO)
+
+test: setup mosquitto  ## Run all tests; the rules must be covered to 95 %
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
+
+check: setup  ## Format, lint, types, import contracts, then all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+vectors: setup  ## Write the golden vectors of the wire format anew (a change needs a version)
+	@for script in tests/vectors/write_*.py; do \
+		echo "$$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+bench: setup  ## Measure rounds, codecs and aggregation on this machine
+	@for script in benchmarks/bench_*.py; do \
+		echo "$$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean:  ## Remove what was built, installed and run here
+	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+mosquitto:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null \
+		|| { echo "The tests need the Mosquitto broker and its clients:" \
+			"apt-get install mosquitto mosquitto-clients (Debian, Ubuntu)," \
+			"brew install mosquitto (macOS)" >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""What a person can ask of a fleet; one module per group of verbs."""

@@ -1,0 +1,92 @@
+"""What central says of tasks, read from its messages and told in words."""
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+from fedfleet.client import Message
+from fedfleet.tables import number, size, table
+from schemas.tasks import RoundSummary, TaskStatus
+from schemas.topics import Kind
+
+ROUND_COLUMNS = (
+    "round", "outcome", "clients", "accuracy", "loss", "seconds", "up", "down", "x float32",
+)  # fmt: skip
+_FLOAT32_BYTES = 4
+
+
+def read_status(message: Message) -> TaskStatus | None:
+    """Return the status in a message; None when it is something else, or was cleared."""
+    if message.topic.kind is not Kind.TASK_STATUS or not message.payload:
+        return None
+    try:
+        status = TaskStatus.model_validate_json(message.payload)
+    except ValidationError:
+        return None
+    return status if status.task == message.topic.task else None
+
+
+def newest(messages: Iterable[Message]) -> dict[str, TaskStatus]:
+    """Return the last status of each task, by task id; a cleared one is gone."""
+    found: dict[str, TaskStatus] = {}
+    for message in messages:
+        if message.topic.kind is Kind.TASK_STATUS and message.topic.task:
+            found.pop(message.topic.task, None)
+        if (status := read_status(message)) is not None:
+            found[status.task] = status
+    return found
+
+
+def ratio_to_float32(summary: RoundSummary, parameters: int) -> float | None:
+    """Return how many times smaller the updates were than as float32; None when unknown."""
+    raw = summary.clients * parameters * _FLOAT32_BYTES
+    return raw / summary.uplink_bytes if raw and summary.uplink_bytes else None
+
+
+def round_cells(summary: RoundSummary, parameters: int) -> tuple[str, ...]:
+    """Return one ended round as cells under ``ROUND_COLUMNS``."""
+    outcome = summary.outcome if not summary.reason else f"{summary.outcome}: {summary.reason}"
+    return (
+        str(summary.round),
+        outcome,
+        str(summary.clients),
+        number(summary.metrics.get("accuracy")),
+        number(summary.metrics.get("loss")),
+        f"{summary.seconds:.2f}",
+        size(summary.uplink_bytes),
+        size(summary.downlink_bytes),
+        number(ratio_to_float32(summary, parameters), digits=1),
+    )
+
+
+def rounds_table(rounds: Sequence[RoundSummary], parameters: int) -> str:
+    """Return the table of ended rounds."""
+    return table(ROUND_COLUMNS, [round_cells(item, parameters) for item in rounds])
+
+
+def round_line(summary: RoundSummary, parameters: int) -> str:
+    """Return one ended round as a line for a log that is read as it grows."""
+    _, outcome, clients, accuracy, loss, seconds, up, down, ratio = round_cells(
+        summary, parameters
+    )
+    return (
+        f"round {summary.round} {outcome}: accuracy {accuracy}, loss {loss}, {clients} clients, "
+        f"{seconds} s, up {up} ({ratio} x smaller than float32), down {down}"
+    )
+
+
+def state_line(status: TaskStatus) -> str:
+    """Return where a task stands, in one line."""
+    parts = [f"{status.task}: {status.state}"]
+    if status.reason:
+        parts.append(status.reason)
+    if status.rounds:
+        parts.append(f"{status.committed} of {status.rounds} rounds committed")
+    if not status.is_final and status.round is not None:
+        phase = f" {status.phase}" if status.phase else ""
+        parts.append(
+            f"round {status.round}{phase}, {status.reported} of {status.min_clients} reported"
+        )
+    if "accuracy" in status.metrics:
+        parts.append(f"accuracy {number(status.metrics['accuracy'])}")
+    return ", ".join(parts)

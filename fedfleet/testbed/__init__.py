@@ -1,0 +1,1 @@
+"""A whole fleet on one machine: broker, central, gateways and devices as processes."""

@@ -1,0 +1,112 @@
+"""From a person's options to a run's folder: prepare, run, write what it gave."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedfleet import exporting
+from fedfleet.errors import FleetError
+from fedfleet.screen import Screen
+from fedfleet.testbed import plot, report
+from fedfleet.testbed.plan import Options, Place, make_plan
+from fedfleet.testbed.processes import Processes
+from fedfleet.testbed.progress import Stopwatch
+from fedfleet.testbed.report import Outcome
+from fedfleet.testbed.run import Run
+
+#: Not on every user's PATH.
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+
+
+class PreparationError(FleetError):
+    """This machine or this folder cannot carry the run; nothing was started."""
+
+
+def run_demo(
+    options: Options,
+    folder: Path,
+    screen: Screen,
+    *,
+    start_timeout_s: float,
+    until_interrupted: Callable[[Outcome], None] | None = None,
+) -> Outcome:
+    """Run a fleet once and write what it gave into ``folder``.
+
+    Args:
+        options: What a person chose.
+        folder: An empty or new folder.
+        screen: Where progress is told.
+        start_timeout_s: How long the processes may take to be born.
+        until_interrupted: Told the outcome; then the fleet is left running until Ctrl-C.
+
+    Raises:
+        PlanError: The options contradict each other.
+        FleetError: It did not work; the text says why, and whose log tells more.
+    """
+    watch = Stopwatch()
+    place = Place(folder, _free_port(), _mosquitto(options), is_root=os.geteuid() == 0)
+    plan = make_plan(options, place, _files(options))
+    _claim(folder)
+    with Processes(folder / "logs") as processes:
+        run = Run(plan, place, processes, screen)
+        screen.line(f"{plan.url}, {len(plan.members)} devices; logs are in {folder / 'logs'}")
+        run.start()
+        with run.connect() as client:
+            run.wait_for_births(client, start_timeout_s)
+            screen.line(f"everybody is up after {watch.seconds:.1f} s")
+            outcome = run.train(client, watch.seconds)
+            _write(outcome, place)
+            if until_interrupted is not None:
+                until_interrupted(outcome)
+                run.idle(client)
+    return outcome
+
+
+def _claim(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        message = f"out: {folder} is not empty; a run needs a folder of its own"
+        raise PreparationError(message)
+
+
+def _files(options: Options) -> Sequence[Path]:
+    if options.data != "har" or options.data_path is None:
+        return ()
+    return sorted(options.data_path.resolve().glob("*.npz"))
+
+
+def _mosquitto(options: Options) -> str | None:
+    if options.broker != "mosquitto":
+        return None
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
+    found = shutil.which("mosquitto", path=path)
+    if found is None:
+        message = "broker: mosquitto is not installed; install it, or use --broker embedded"
+        raise PreparationError(message)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write(outcome: Outcome, place: Place) -> None:
+    folder, status = outcome.folder, outcome.status
+    whole = status.model_copy(update={"history": outcome.rounds})
+    (folder / "status.json").write_text(whole.model_dump_json(indent=2) + "\n")
+    (folder / "result.json").write_text(json.dumps(report.as_object(outcome), indent=2) + "\n")
+    for kind in exporting.KINDS:
+        file = folder / f"model.{kind}"
+        exporting.export_model(place.central_state_dir, status.task, kind, file)
+    plot.save_plot(outcome.rounds, _title(outcome), folder / "plot.png")
+
+
+def _title(outcome: Outcome) -> str:
+    task = outcome.submission
+    return f"{task['model']} on {task['data']}, {task['min_clients']} clients, {task['codec']}"
