@@ -1,0 +1,1 @@
+"""Everything done to a model update between training and the strategy; pure numpy."""

@@ -1,0 +1,44 @@
+"""Array types, and walks over long vectors in blocks that fit the cache."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from updates.errors import NonFiniteError
+
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+
+#: Values a block: 256 KiB of float32, so that a block and its scratch stay in the L2 cache.
+BLOCK_VALUES = 1 << 16
+
+
+def spans(start: int, stop: int) -> Iterator[slice]:
+    """Yield consecutive slices of at most ``BLOCK_VALUES`` that cover ``[start, stop)``."""
+    for begin in range(start, stop, BLOCK_VALUES):
+        yield slice(begin, min(begin + BLOCK_VALUES, stop))
+
+
+def peak(vector: F32) -> float:
+    """Return the largest magnitude in a non-empty vector; NaN if it holds one."""
+    return float(np.maximum(vector.max(), -vector.min()))
+
+
+def check_finite(vector: F32, what: str) -> None:
+    """Refuse NaN and infinities.
+
+    Args:
+        vector: Shape ``(n,)``.
+        what: What the vector is, for the error's text.
+
+    Raises:
+        NonFiniteError: A value is not finite; the text gives the index of the first.
+    """
+    for span in spans(0, vector.size):
+        block = vector[span]
+        if not np.isfinite(peak(block)):
+            index = span.start + int(np.argmin(np.isfinite(block)))
+            message = f"{what}: value {index} is {vector[index]}, every value must be finite"
+            raise NonFiniteError(message)

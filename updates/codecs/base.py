@@ -1,0 +1,123 @@
+"""What a codec is: a pair of pure functions between a flat vector and bytes.
+
+A subclass is a frozen dataclass whose fields are its parameters, checked when it is made. It says
+how a body is written and how a checked body is read in blocks; header, checksum, accumulation and
+the refusal of non-finite values are the same for all and live here. Two codecs may share an id
+only if each decodes the other's bytes; a changed body takes a new id and a new number.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+from updates.arrays import F32, F64, check_finite
+from updates.codecs import header
+from updates.layout import Layout
+
+#: Where some values belong in the flat vector (each position at most once), and the values.
+Block: TypeAlias = tuple[slice | NDArray[np.intp], F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(ABC):
+    """Encodes and decodes updates of any layout; holds no state.
+
+    Attributes:
+        codec_id: Name in tasks and headers.
+        number: The same in one byte of every payload, 1 to 255, never reused.
+        is_random: Whether the bytes depend on ``rng``.
+    """
+
+    codec_id: ClassVar[str]
+    number: ClassVar[int]
+    is_random: ClassVar[bool] = False
+
+    def encode(self, vector: F32, layout: Layout, rng: np.random.Generator) -> bytes:
+        """Return the payload of one update.
+
+        Args:
+            vector: The update, float32 of shape ``(layout.size,)``; left untouched.
+            layout: Names and shapes behind the vector.
+            rng: Source of the rounding noise; the same state gives the same bytes.
+
+        Raises:
+            PayloadError: The vector does not fit the layout.
+            NonFiniteError: A value is NaN or infinite.
+        """
+        layout.check_vector(vector)
+        check_finite(vector, "update")
+        return header.pack(self.number, layout.size, self._write(vector, layout, rng))
+
+    def check(self, payload: Buffer, layout: Layout) -> None:
+        """Refuse whatever ``decode`` would refuse, without building the vector.
+
+        Raises:
+            PayloadError: The payload is not one that this codec writes for the layout.
+        """
+        self._blocks(payload, layout)
+
+    def decode(self, payload: Buffer, layout: Layout) -> F32:
+        """Return the update in a payload, a new vector of shape ``(layout.size,)``.
+
+        Raises:
+            PayloadError: The payload is not one that this codec writes for the layout.
+        """
+        blocks = self._blocks(payload, layout)
+        vector = np.zeros(layout.size, dtype=np.float32)
+        for where, values in blocks:
+            vector[where] = values
+        return vector
+
+    def add_into(self, accumulator: F64, payload: Buffer, layout: Layout, weight: float) -> None:
+        """Add ``weight`` times the decoded update, block by block.
+
+        Args:
+            accumulator: float64 of shape ``(layout.size,)``, changed in place; as it was if the
+                payload is refused.
+            payload: One encoded update.
+            layout: Names and shapes behind the vector.
+            weight: Factor of this update, as a rule its number of examples.
+
+        Raises:
+            PayloadError: The payload is not one that this codec writes for the layout.
+            ValueError: The accumulator is not of the layout's size.
+        """
+        if accumulator.shape != (layout.size,):
+            message = f"accumulator: shape {accumulator.shape}, the layout has {(layout.size,)}"
+            raise ValueError(message)
+        for where, values in self._blocks(payload, layout):
+            accumulator[where] += np.multiply(values, weight, dtype=np.float64)
+
+    def encoded_size_bound(self, layout: Layout) -> int:
+        """Return the size in bytes that no payload for the layout exceeds."""
+        return header.HEADER_BYTES + self._body_bound(layout)
+
+    def _blocks(self, payload: Buffer, layout: Layout) -> Iterable[Block]:
+        body = header.unpack(
+            payload,
+            number=self.number,
+            values=layout.size,
+            max_bytes=self.encoded_size_bound(layout),
+        )
+        return self._open(body, layout)
+
+    @abstractmethod
+    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
+        """Return the body in parts; the vector is finite and fits."""
+
+    @abstractmethod
+    def _open(self, body: memoryview, layout: Layout) -> Iterable[Block]:
+        """Check the whole body, then return its blocks, whose reading cannot fail.
+
+        Raises:
+            PayloadError: The body has the wrong length or a value that it may not have.
+        """
+
+    @abstractmethod
+    def _body_bound(self, layout: Layout) -> int:
+        """Return the length in bytes that no body for the layout exceeds."""
