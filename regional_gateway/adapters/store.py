@@ -19,7 +19,9 @@ SCHEMA_VERSION = 1
 SCHEMA = (
     OUTBOX_SCHEMA
     + """
+-- Whoever asks for a sum or a digest must not have to read past the frames.
 CREATE INDEX outbox_sha256 ON outbox (sha256);
+CREATE INDEX outbox_size ON outbox (size);
 CREATE TABLE devices (
     device TEXT PRIMARY KEY,
     boot INTEGER NOT NULL,
@@ -197,6 +199,10 @@ class SqliteStore:
             "INSERT OR IGNORE INTO receipts (xfer, device, received_s, frame) VALUES (?, ?, ?, ?)",
             (receipt.xfer, receipt.device, now_s, receipt.frame),
         )
+
+    def holds(self, xfer: str) -> bool:
+        """Tell whether a transfer is in custody."""
+        return self._one("SELECT 1 FROM outbox WHERE xfer = ?", xfer) is not None
 
     def objects_in_custody(self, among: Collection[str] | None = None) -> set[str]:
         """Return the SHA-256 of the objects that a custody row names."""

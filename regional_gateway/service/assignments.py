@@ -9,6 +9,7 @@ from regional_gateway.core import fanout
 from regional_gateway.core.answers import Give, Key, Open, answer, dropped
 from regional_gateway.service.deferred import Deferred
 from regional_gateway.service.devices import Devices
+from regional_gateway.service.due import NOW_S, earliest
 from regional_gateway.service.links import Links
 from regional_gateway.service.models import Models
 from regional_gateway.service.ports import AssignmentRow, AssignmentStore
@@ -29,7 +30,7 @@ class _Round:
     """How often the devices of one round were asked, and when again."""
 
     tries: int = 0
-    next_s: float = float("-inf")
+    next_s: float = NOW_S
     asked: set[str] = field(default_factory=set)
 
 
@@ -146,11 +147,11 @@ class Assignments:
     def wake(self) -> None:
         """Ask devices without a status at once: the downlink is back."""
         for state in self._rounds.values():
-            state.next_s = float("-inf")
+            state.next_s = NOW_S
 
-    def next_due_s(self) -> float | None:
-        """Return when ``due`` may have something to say; None: nothing is held."""
-        return min((state.next_s for state in self._rounds.values()), default=None)
+    def next_due_s(self) -> float:
+        """Return when ``due`` may have something to say; infinity: nothing is held."""
+        return earliest(*(state.next_s for state in self._rounds.values()))
 
     def _fan_out(self, row: AssignmentRow, now_s: float) -> list[Outgoing]:
         state = self._rounds.setdefault(row.key, _Round())

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from regional_gateway.core import roster
 from regional_gateway.core.roster import Presence, StateSeen, Verdict
+from regional_gateway.service.due import NOW_S
 from regional_gateway.service.links import Links
 from regional_gateway.service.ports import DeviceStore
 from regional_gateway.service.relay import Relay
@@ -41,7 +42,7 @@ class Devices:
         self._seen_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
         self._published: GatewayState | None = None
-        self._published_s = float("-inf")
+        self._published_s = NOW_S
 
     def on_state(self, device: str, frame: Frame, now_s: float) -> list[Outgoing]:
         """Take a device's birth or death; an outdated birth is refused."""
@@ -64,10 +65,14 @@ class Devices:
         self._seen_s[device] = now_s
         if not roster.lacks_birth(self._store.presence(device), boot):
             return []
-        if now_s - self._asked_s.get(device, float("-inf")) < _ASK_BIRTH_EVERY_S:
+        if now_s - self._asked_s.get(device, NOW_S) < _ASK_BIRTH_EVERY_S:
             return []
         self._asked_s[device] = now_s
         return [self._rebirth(device, None)]
+
+    def touch(self, device: str, now_s: float) -> None:
+        """Note a sign of life that names no boot."""
+        self._seen_s[device] = now_s
 
     def online(self, now_s: float) -> frozenset[str]:
         """Return the devices that are online and not silent."""

@@ -6,6 +6,7 @@ blocks only for a device that asks for it.
 
 from regional_gateway.core.fanout import shares_model
 from regional_gateway.service.deferred import Deferred
+from regional_gateway.service.due import earliest
 from regional_gateway.service.links import DOWNLINK, Links
 from regional_gateway.service.ports import AssignmentRow, AssignmentStore
 from schemas.envelope import decode_frame
@@ -50,6 +51,7 @@ class Models:
         self._links = links
         self._deferred = deferred
         self._cache_bytes = cache_bytes
+        self._is_releasing = False
         #: Who asked for what before it was here.
         self._waiting: dict[str, dict[str, Get]] = {}
 
@@ -64,7 +66,7 @@ class Models:
 
         key = model.sha256[:SHA16_LENGTH]
         progress = self._puller.start(key, model, tail, ask, now_s, durable=False)
-        return self._go_on(model, progress, now_s)
+        return self._go_on(model, progress)
 
     def fetch_missing(self, now_s: float) -> list[Outgoing]:
         """Fetch every model that a current assignment names and that is not here."""
@@ -81,9 +83,9 @@ class Models:
             PayloadError: It is not the block that the manifest names.
         """
         row = self._find(sha16)
-        if row is None or sha16 not in self._puller.keys():
+        if row is None or sha16 not in self._fetching():
             return []
-        return self._go_on(row.model, self._puller.chunk(sha16, k, data, now_s), now_s)
+        return self._go_on(row.model, self._puller.chunk(sha16, k, data, now_s))
 
     def on_get(self, device: str, get: Get, now_s: float) -> list[Outgoing]:
         """Answer a device that misses blocks; a model that no assignment names is ignored."""
@@ -107,19 +109,21 @@ class Models:
 
     def release(self) -> None:
         """Stop what no assignment needs any more, after the commit, and trim the cache."""
+        self._is_releasing = True
         self._deferred.add(self._release)
 
-    def due(self, now_s: float) -> list[Outgoing]:
-        """Return the questions and the blocks whose time has come."""
-        return [*self._puller.due(now_s), *self._caster.due(now_s)]
+    def due(self, now_s: float, *, uplink_up: bool) -> list[Outgoing]:
+        """Return the questions (while central can hear them) and the blocks that are due."""
+        questions = self._puller.due(now_s) if uplink_up else []
+        return [*questions, *self._caster.due(now_s)]
 
-    def next_due_s(self) -> tuple[float | None, ...]:
-        """Return when ``due`` may have something to say."""
-        return (self._puller.next_due_s(), self._caster.next_due_s())
+    def next_due_s(self, *, uplink_up: bool) -> float:
+        """Return when ``due`` may have something to say; infinity: not before an event."""
+        return earliest(
+            self._caster.next_due_s(), self._puller.next_due_s() if uplink_up else None
+        )
 
-    def _go_on(
-        self, model: ObjectManifest, progress: PullProgress, now_s: float
-    ) -> list[Outgoing]:
+    def _go_on(self, model: ObjectManifest, progress: PullProgress) -> list[Outgoing]:
         outgoing = list(progress.outgoing)
         if progress.completed is None:
             return outgoing
@@ -130,7 +134,7 @@ class Models:
             path = self._objects.path(model.sha256)
             everyone = self._links.device(EVERYONE_LEVEL)
             self._caster.start(model.sha256, path, model.chunk_bytes, everyone)
-            return outgoing + self._caster.due(now_s)
+            return outgoing
         for device, get in waiting.items():
             outgoing += self._blocks(device, model, get)
         return outgoing
@@ -167,12 +171,18 @@ class Models:
         rows = self._store.assignments()
         return next((r for r in rows if r.model.sha256.startswith(sha256_prefix)), None)
 
+    def _fetching(self) -> tuple[str, ...]:
+        return self._puller.keys()
+
     def _release(self) -> None:
+        if not self._is_releasing:
+            return
+        self._is_releasing = False
         named = {row.model.sha256 for row in self._store.assignments()}
         prefixes = {sha256[:SHA16_LENGTH] for sha256 in named}
-        for key in self._puller.keys():
-            if key not in prefixes:
-                self._puller.forget(key)
+        obsolete = [key for key in self._fetching() if key not in prefixes]
+        for key in obsolete:
+            self._puller.forget(key)
         for sha256 in self._objects.trim(self._cache_bytes, named):
             self._caster.cancel(sha256)
         self._waiting = {s: gets for s, gets in self._waiting.items() if s in named}

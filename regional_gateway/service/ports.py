@@ -122,6 +122,9 @@ class ReceiptStore(Protocol):
     def save_receipt(self, receipt: FinalReceipt, now_s: float) -> None:
         """Remember a final receipt."""
 
+    def holds(self, xfer: str) -> bool:
+        """Tell whether a transfer is in custody."""
+
     def objects_in_custody(self, among: Collection[str] | None = None) -> set[str]:
         """Return the SHA-256 of the objects that a custody row names.
 

@@ -9,6 +9,7 @@ costs only time.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from regional_gateway.service.due import NEVER_S, NOW_S
 from regional_gateway.service.links import Links
 from transport.events import Outgoing
 
@@ -58,6 +59,13 @@ class Relay:
             if waiting.token is None:
                 outgoing.append(self._send(subject, waiting, now_s))
         return outgoing
+
+    def next_due_s(self) -> float:
+        """Return when ``due`` may have something to say; infinity: not before an event."""
+        if len(self._flight) < min(_WINDOW, len(self._waiting)):
+            return NOW_S
+        oldest_s = min((self._waiting[s].sent_s for s in self._flight.values()), default=NEVER_S)
+        return oldest_s + _PATIENCE_S
 
     def on_published(self, token: int) -> None:
         """Forget the frame that the broker has; a token of others changes nothing."""

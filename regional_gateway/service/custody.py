@@ -1,0 +1,177 @@
+"""Updates on their way up: taken into custody, passed on, and ended by central's receipt."""
+
+from dataclasses import replace
+
+from regional_gateway.core import custody
+from regional_gateway.core.custody import Act, Offer, Refuse, Space, Standing
+from regional_gateway.service.deferred import Deferred
+from regional_gateway.service.links import Links
+from regional_gateway.service.offers import Offered, Offers
+from regional_gateway.service.ports import FinalReceipt, ReceiptStore
+from schemas.envelope import Frame
+from schemas.messages import Receipt, UpdateManifest
+from schemas.topics import Kind
+from transport.events import Outgoing
+from transport.objects import ObjectStore
+from transport.outbox import Outbox, OutboxEntry
+from transport.sender import Sender
+
+
+class Custody:
+    """What the gateway holds for devices until central's last word on it."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
+        self,
+        store: ReceiptStore,
+        outbox: Outbox,
+        sender: Sender,
+        objects: ObjectStore,
+        offers: Offers,
+        links: Links,
+        deferred: Deferred,
+        quota_bytes: int,
+    ) -> None:
+        """Begin with what is stored.
+
+        Args:
+            store: Final receipts.
+            outbox: The custody rows; each has the device's frame untouched.
+            sender: Passes them on to central.
+            objects: Large objects in custody.
+            offers: Large objects that are offered and not in custody.
+            links: Makes messages.
+            deferred: What waits for the commit.
+            quota_bytes: Most bytes in custody or promised to pulls.
+        """
+        self._store = store
+        self._outbox = outbox
+        self._sender = sender
+        self._objects = objects
+        self._offers = offers
+        self._links = links
+        self._deferred = deferred
+        self._quota_bytes = quota_bytes
+
+    def on_manifest(self, device: str, xfer: str, frame: Frame, now_s: float) -> list[Outgoing]:
+        """Take, offer upward or refuse one update; every manifest is answered in the end.
+
+        Raises:
+            MessageError: The body does not fit; there is no object to give a receipt for.
+        """
+        manifest = frame.body(UpdateManifest)
+        tail_sha256 = frame.header.tail_sha256
+        offer = Offer(manifest, device, xfer, frame.header.src, len(frame.tail), tail_sha256)
+        found = custody.judge(offer, self._standing(xfer), self._space())
+        if isinstance(found, Refuse):
+            return [self._refuse(device, xfer, manifest, found)]
+        if found is Act.OFFER:
+            self._offers.put(Offered(device, manifest, frame, now_s))
+            return [self._links.up_transfer(Kind.MANIFEST, xfer, frame.encode())]
+        if found is Act.REPEAT_FINAL:
+            return self._repeat_final(xfer)
+        if found is Act.TAKE:
+            self._outbox.add(_entry(manifest, frame, now_s))
+        return [self.held(manifest)]
+
+    def take_large(self, offered: Offered, now_s: float) -> list[Outgoing]:
+        """Write the row of an object that is whole and durable; tell its device."""
+        manifest = offered.manifest
+        entry = replace(
+            _entry(manifest, offered.frame, now_s),
+            path=self._objects.path(manifest.object.sha256),
+            chunk_bytes=manifest.object.chunk_bytes,
+        )
+        self._outbox.add(entry)
+        return [self.held(manifest)]
+
+    def held(self, manifest: UpdateManifest) -> Outgoing:
+        """Return the gateway's word that it has an update on disk."""
+        receipt = Receipt(xfer=manifest.xfer, status="held", sha256=manifest.object.sha256)
+        return self._receipt(manifest.device, manifest, receipt)
+
+    def refused(self, offered: Offered, refusal: Refuse) -> Outgoing:
+        """Return the gateway's word that it does not take an update that was offered."""
+        return self._refuse(offered.device, offered.manifest.xfer, offered.manifest, refusal)
+
+    def on_receipt(
+        self, xfer: str, receipt: Receipt, frame: Frame, now_s: float
+    ) -> list[Outgoing]:
+        """Apply central's receipt; a final one is remembered and passed on as it came."""
+        if receipt.xfer != xfer:
+            return []
+        effect = self._sender.on_receipt(receipt, now_s)
+        if effect.final and effect.entry is not None:
+            if effect.entry.path is not None:
+                self._deferred.add(lambda: self.remove_unheld(receipt.sha256))
+            return self._end(effect.entry.device, receipt, frame, now_s)
+        offered = self._offers.get(xfer)
+        if offered is None or self._store.holds(xfer):
+            return []
+        if not custody.ends(receipt, xfer, offered.manifest.object.sha256):
+            return []
+        return self._end(offered.device, receipt, frame, now_s)
+
+    def remove_unheld(self, sha256: str) -> None:
+        """Remove an object's file unless a row or an offer names it."""
+        if not self._offers.names(sha256) and not self._store.objects_in_custody({sha256}):
+            self._objects.remove(sha256)
+
+    def remove_orphans(self) -> None:
+        """Remove every file that neither a row nor an offer names: a crash may leave some."""
+        for sha256 in self._objects.sizes():
+            self.remove_unheld(sha256)
+
+    def _end(self, device: str, receipt: Receipt, frame: Frame, now_s: float) -> list[Outgoing]:
+        raw = frame.encode()
+        self._store.save_receipt(FinalReceipt(receipt.xfer, device, raw), now_s)
+        return [self._links.down_transfer(device, Kind.RECEIPT, receipt.xfer, raw)]
+
+    def _standing(self, xfer: str) -> Standing:
+        if self._store.final_receipt(xfer) is not None:
+            return Standing.FINAL
+        if self._store.holds(xfer):
+            return Standing.HELD
+        return Standing.UNKNOWN if self._offers.get(xfer) is None else Standing.PULLING
+
+    def _space(self) -> Space:
+        used = self._outbox.total_bytes() + self._offers.promised_bytes()
+        return Space(used, self._quota_bytes)
+
+    def _repeat_final(self, xfer: str) -> list[Outgoing]:
+        known = self._store.final_receipt(xfer)
+        if known is None:
+            return []
+        return [self._links.down_transfer(known.device, Kind.RECEIPT, xfer, known.frame)]
+
+    def _refuse(
+        self, device: str, xfer: str, manifest: UpdateManifest, refusal: Refuse
+    ) -> Outgoing:
+        receipt = Receipt(
+            xfer=xfer,
+            status="rejected",
+            sha256=manifest.object.sha256,
+            code=refusal.code,
+            detail=refusal.detail,
+            retry_after_s=refusal.retry_after_s,
+        )
+        return self._receipt(device, manifest, receipt)
+
+    def _receipt(self, device: str, manifest: UpdateManifest, receipt: Receipt) -> Outgoing:
+        frame = self._links.frames.frame(
+            receipt, task=manifest.task, round_number=manifest.round, aud=device
+        )
+        return self._links.down_transfer(device, Kind.RECEIPT, receipt.xfer, frame)
+
+
+def _entry(manifest: UpdateManifest, frame: Frame, now_s: float) -> OutboxEntry:
+    return OutboxEntry(
+        xfer=manifest.xfer,
+        task=manifest.task,
+        round_number=manifest.round,
+        device=manifest.device,
+        frame=frame.encode(),
+        sha256=manifest.object.sha256,
+        size=manifest.object.size,
+        created_s=now_s,
+        next_try_s=now_s,
+    )
