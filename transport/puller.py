@@ -95,11 +95,13 @@ class Puller:
             self.forget(key)
         if manifest.inline:
             return PullProgress(completed=self._store_inline(manifest, tail, durable=durable))
+        part = self._store.part_path(key, manifest.sha256)
         if self._store.intact(manifest.sha256):
+            part.unlink(missing_ok=True)
             return PullProgress(completed=manifest.sha256)
         if len(self._pulls) >= self._max_pulls:
             raise PullRefusedError(self._max_pulls)
-        assembly = Assembly(self._store.part_path(key, manifest.sha256), manifest, tail)
+        assembly = Assembly(part, manifest, tail)
         window = ChunkWindow(manifest.chunks, self._credit, assembly.have)
         pull = Pull(manifest, assembly, window, ask, patience_s, durable, patience_s > 0.0, now_s)
         self._pulls[key] = pull

@@ -1,0 +1,202 @@
+"""The database: what commits, what is undone, and what must not be opened."""
+
+import errno
+import sqlite3
+
+import pytest
+
+from schemas.errors import MessageError
+from transport.database import (
+    DatabaseCorruptError,
+    DatabaseVersionError,
+    TransactionLostError,
+    adopt_boot,
+    is_damage,
+    is_storage_failure,
+    next_boot,
+    open_database,
+    savepoint,
+    transaction,
+)
+
+SCHEMA = "CREATE TABLE note (text TEXT NOT NULL)"
+
+
+@pytest.fixture
+def connection(tmp_path):
+    opened = open_database(tmp_path / "deep" / "state.db", SCHEMA, 3)
+    yield opened
+    opened.close()
+
+
+def notes(connection):
+    return [text for (text,) in connection.execute("SELECT text FROM note ORDER BY rowid")]
+
+
+def fail_after_writing(connection, text):
+    write(connection, text)
+    raise KeyError
+
+
+def write(connection, text):
+    connection.execute("INSERT INTO note VALUES (?)", (text,))
+
+
+def test_a_new_database_syncs_every_commit_and_checks_foreign_keys(connection):
+    def pragma(name):
+        return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert pragma("journal_mode") == "wal"
+    assert pragma("synchronous") == 2
+    assert pragma("foreign_keys") == 1
+    assert pragma("busy_timeout") == 10_000
+    assert pragma("user_version") == 3
+
+
+def test_what_was_committed_is_there_after_opening_again(tmp_path):
+    path = tmp_path / "state.db"
+    first = open_database(path, SCHEMA, 3)
+    with transaction(first):
+        write(first, "kept")
+    first.close()
+    second = open_database(path, SCHEMA, 3)
+    assert notes(second) == ["kept"]
+    second.close()
+
+
+def test_another_schema_version_is_refused_with_both_numbers(tmp_path):
+    path = tmp_path / "state.db"
+    open_database(path, SCHEMA, 3).close()
+    with pytest.raises(DatabaseVersionError, match=r"state\.db has schema version 3.*needs 4"):
+        open_database(path, SCHEMA, 4)
+
+
+def test_a_database_of_another_program_is_refused(tmp_path):
+    path = tmp_path / "foreign.db"
+    foreign = sqlite3.connect(path)
+    foreign.execute("CREATE TABLE thing (a)")
+    foreign.close()
+    with pytest.raises(DatabaseVersionError, match="version 0"):
+        open_database(path, SCHEMA, 1)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(DatabaseCorruptError, match=r"state\.db is damaged"):
+        open_database(path, SCHEMA, 1)
+
+
+def test_a_damaged_page_is_found_when_opening(tmp_path):
+    path = tmp_path / "state.db"
+    connection = open_database(path, SCHEMA, 1)
+    with transaction(connection):
+        for number in range(2000):
+            write(connection, f"{number:06d}" * 10)
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[8192 : 8192 + 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    with pytest.raises(DatabaseCorruptError):
+        open_database(path, SCHEMA, 1)
+
+
+def test_a_failed_schema_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "state.db"
+    with pytest.raises(sqlite3.OperationalError):
+        open_database(path, "CREATE TABLE note (text TEXT); CREATE NONSENSE", 1)
+    open_database(path, SCHEMA, 1).close()
+
+
+def test_a_transaction_that_raises_leaves_nothing(connection):
+    with pytest.raises(KeyError), transaction(connection):
+        fail_after_writing(connection, "lost")
+    assert notes(connection) == []
+    assert not connection.in_transaction
+
+
+def test_transactions_do_not_nest(connection):
+    with (
+        transaction(connection),
+        pytest.raises(RuntimeError, match="nest"),
+        transaction(connection),
+    ):
+        pass
+
+
+def test_a_savepoint_undoes_only_its_own_writes(connection):
+    with transaction(connection):
+        write(connection, "before")
+        with pytest.raises(KeyError), savepoint(connection):
+            fail_after_writing(connection, "undone")
+        with savepoint(connection):
+            write(connection, "after")
+    assert notes(connection) == ["before", "after"]
+
+
+def test_a_savepoint_notices_that_the_whole_transaction_is_gone(connection):
+    connection.execute("BEGIN")
+    with pytest.raises(TransactionLostError), savepoint(connection):
+        connection.execute("ROLLBACK")
+
+
+def test_a_transaction_without_writes_leaves_the_file_alone(tmp_path):
+    path = tmp_path / "state.db"
+    connection = open_database(path, SCHEMA, 1)
+    wal = path.with_name("state.db-wal")
+    before = wal.stat().st_size
+    with transaction(connection):
+        notes(connection)
+        with savepoint(connection):
+            notes(connection)
+    assert wal.stat().st_size == before
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), True),
+        (sqlite3.OperationalError("database is locked"), True),
+        (sqlite3.OperationalError("disk I/O error"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (sqlite3.OperationalError("no such table: nonsense"), False),
+        (sqlite3.IntegrityError("UNIQUE constraint failed"), False),
+        (FileNotFoundError(errno.ENOENT, "gone"), False),
+        (ValueError("disk is full"), False),
+    ],
+)
+def test_only_the_disk_counts_as_a_storage_failure(error, expected):
+    assert is_storage_failure(error) is expected
+
+
+def test_only_damage_counts_as_damage():
+    assert is_damage(sqlite3.DatabaseError("database disk image is malformed"))
+    assert not is_damage(sqlite3.OperationalError("database is locked"))
+    assert not is_damage(sqlite3.IntegrityError("UNIQUE constraint failed"))
+
+
+def test_boots_only_grow_even_when_the_clock_goes_back(connection):
+    assert next_boot(connection, 1000.9) == 1000
+    assert next_boot(connection, 1000.9) == 1001
+    assert next_boot(connection, 5.0) == 1002
+    assert next_boot(connection, 2000.0) == 2000
+
+
+def test_a_larger_boot_is_adopted_and_passed(connection):
+    assert next_boot(connection, 10.0) == 10
+    assert adopt_boot(connection, 50) == 51
+    assert next_boot(connection, 10.0) == 52
+
+
+def test_the_own_or_a_smaller_boot_changes_nothing(connection):
+    assert next_boot(connection, 10.0) == 10
+    assert adopt_boot(connection, 10) == 10
+    assert adopt_boot(connection, 3) == 10
+
+
+def test_a_boot_without_a_successor_is_refused(connection):
+    next_boot(connection, 10.0)
+    with pytest.raises(MessageError, match="boot"):
+        adopt_boot(connection, (1 << 53) - 1)
+    assert next_boot(connection, 10.0) == 11
