@@ -27,6 +27,8 @@ SCHEMA_VERSION = 1
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
+_DEVICE = DeviceState.model_validate_json
+_GATEWAY = GatewayState.model_validate_json
 _METRICS = TypeAdapter(dict[str, float])
 _NAMES = TypeAdapter(tuple[str, ...])
 
@@ -255,12 +257,28 @@ class SqliteStore:
         ).fetchone()
         return bool(found[0])
 
-    def purge(self, before_s: float) -> int:
-        """Delete tasks that ended before a time, with all that is theirs; return how many."""
+    def purge(self, before_s: float) -> list[str]:
+        """Delete tasks that ended before a time; return objects that nothing refers to now."""
         old = "SELECT task FROM tasks WHERE ended_s < ?"
+        named = self._db.execute(
+            f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
+            f"UNION SELECT base_model_sha256 FROM rounds WHERE task IN ({old}) "
+            f"UNION SELECT model_sha256 FROM rounds WHERE task IN ({old}) "
+            f"UNION SELECT sha256 FROM contributions WHERE task IN ({old}) AND payload IS NULL",
+            (before_s,) * 4,
+        ).fetchall()
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
-        return self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,)).rowcount
+        self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,))
+        return [sha256 for (sha256,) in named if sha256 and not self._is_referred_to(sha256)]
+
+    def _is_referred_to(self, sha256: str) -> bool:
+        found = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM rounds WHERE model_sha256 = ?) "
+            "OR EXISTS (SELECT 1 FROM contributions WHERE sha256 = ?)",
+            (sha256, sha256),
+        ).fetchone()
+        return bool(found[0]) or self.is_model(sha256)
 
     def _tasks(self, tail: str, values: tuple[object, ...] = ()) -> list[TaskRecord]:
         rows = self._db.execute(f"SELECT {_TASK_COLUMNS} FROM tasks {tail}", values)  # noqa: S608
@@ -292,9 +310,7 @@ class SqliteStore:
     def _gateways(self, tail: str, values: tuple[object, ...] = ()) -> list[GatewayRecord]:
         rows = self._db.execute(f"SELECT * FROM gateways {tail}", values)  # noqa: S608
         return [
-            GatewayRecord(
-                region, boot, seq, bool(online), GatewayState.model_validate_json(text), at_s
-            )
+            GatewayRecord(region, boot, seq, bool(online), _GATEWAY(text), at_s)
             for region, boot, seq, online, text, at_s in rows.fetchall()
         ]
 

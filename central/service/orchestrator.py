@@ -41,6 +41,7 @@ class Orchestrator:
         self._worker = worker
         self._keep_task_s = keep_task_s
         self._purge_at_s = 0.0
+        self._ticked_s = 0.0
         self._registry = Registry(desk)
         self._assignments = Assignments(desk, Backoff())
         self._openings = Openings(desk, self._registry, self._assignments)
@@ -61,6 +62,7 @@ class Orchestrator:
 
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Let time pass: deadlines, repetitions, tasks that wait for devices."""
+        self._ticked_s = now_s
         yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
         yield from self._openings.schedule(now_s)
         yield from self._assignments.due(now_s)
@@ -68,16 +70,20 @@ class Orchestrator:
         yield from self._announcements.changed(now_s, urgent_only=False)
         if now_s >= self._purge_at_s:
             self._purge_at_s = now_s + _PURGE_EVERY_S
-            self._desk.store.purge(now_s - self._keep_task_s)
+            self._purge(now_s)
 
     def next_due_s(self, now_s: float) -> float | None:
         """Return when ``tick`` is wanted."""
-        return now_s + _TICK_S
+        return min(self._ticked_s + _TICK_S, now_s + _TICK_S)
 
     def after_commit(self) -> None:
         """Give the worker the jobs that the transaction made due."""
         for job in self._desk.take_jobs():
             self._worker.submit(job)
+
+    def _purge(self, now_s: float) -> None:
+        for sha256 in self._desk.store.purge(now_s - self._keep_task_s):
+            self._desk.objects.remove(sha256)
 
     def _dispatch(self, event: object, now_s: float) -> Iterator[Outgoing]:
         match event:

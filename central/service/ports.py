@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
@@ -15,6 +18,9 @@ from central.service.records import (
 )
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
+from updates.layout import Layout
+
+F32 = NDArray[np.float32]
 
 
 class Store(Protocol):
@@ -92,8 +98,12 @@ class Store(Protocol):
     def is_model(self, sha256: str) -> bool:
         """Tell whether an object is the model of a task or the base of one of its rounds."""
 
-    def purge(self, before_s: float) -> int:
-        """Delete tasks that ended before a time, with all that is theirs; return how many."""
+    def purge(self, before_s: float) -> list[str]:
+        """Delete tasks that ended before a time, with all that is theirs.
+
+        Returns:
+            The digests of the objects that nothing refers to any more.
+        """
 
 
 class Objects(Protocol):
@@ -104,6 +114,9 @@ class Objects(Protocol):
 
     def path(self, sha256: str) -> Path:
         """Return where the object is or would be."""
+
+    def remove(self, sha256: str) -> None:
+        """Remove the object; one that is not there is no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +202,37 @@ class Worker(Protocol):
 
     def submit(self, job: Job) -> None:
         """Queue a job; called after the commit that made it due."""
+
+
+class Modeler(Protocol):
+    """Builds, measures and writes out models; it may import torch, on the worker's thread."""
+
+    def check(self, submission: TaskSubmission) -> None:
+        """Check a task's model and its parameters by name alone.
+
+        Raises:
+            ValueError: The text names the field, the value and what is allowed.
+        """
+
+    def first_model(self, submission: TaskSubmission, data: DataDescription) -> tuple[Layout, F32]:
+        """Return the layout and the first parameters of a task's model.
+
+        Raises:
+            ValueError: The model cannot be built for this data.
+        """
+
+    def has_evaluation(self, data: DataDescription) -> bool:
+        """Tell whether there is a held-out set for such data."""
+
+    def evaluate(
+        self, submission: TaskSubmission, data: DataDescription, layout: Layout, vector: F32
+    ) -> dict[str, float]:
+        """Return a model's metrics on the held-out set."""
+
+    def export(
+        self, submission: TaskSubmission, data: DataDescription, vector: F32, path: Path
+    ) -> None:
+        """Write a model for inference as ONNX."""
 
 
 class Catalog(Protocol):

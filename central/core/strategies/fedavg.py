@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from central.core.strategies.base import F32, Contributions, State
+from central.core.strategies.base import F32, F64, Contributions, State
+
+#: Values handled at once; they fit the cache.
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class FedAvg:
             weight = float(contribution.num_examples) if self.weighted else 1.0
             contribution.add_into(total, weight)
             weights += weight
-        total *= self.server_lr / weights
-        total += contributions.model
-        return state, total.astype(np.float32)
+        return state, _move(contributions.model, total, self.server_lr / weights)
+
+
+def _move(model: F32, total: F64, scale: float) -> F32:
+    """Return ``model + scale * total`` in the memory of ``total``, which is used up.
+
+    Values are written behind those still to be read, so a large model needs no further vector.
+    """
+    moved = total.view(np.float32)[: total.size]
+    for start in range(0, total.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        moved[block] = model[block] + scale * total[block]
+    return moved

@@ -1,0 +1,151 @@
+"""Central's composition root: names the adapters, starts the parts, runs the loop."""
+
+import queue
+import secrets
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import structlog
+
+from central.adapters.catalog import InstalledCatalog, load_strategies
+from central.adapters.jobs import Jobs, read_model
+from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.worker import ThreadWorker
+from central.modeling.modeler import TorchModeler
+from central.service.announcements import state_message
+from central.service.desk import Desk
+from central.service.orchestrator import Orchestrator
+from central.settings import CentralSettings
+from schemas.topics import central_filters
+from transport.database import (
+    DatabaseCorruptError,
+    DatabaseVersionError,
+    next_boot,
+    open_database,
+    transaction,
+)
+from transport.frames import FrameWriter
+from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.objects import ObjectStore
+from transport.puller import Puller
+from transport.session import PahoSession
+
+#: What keeps central from running, told to a person in one line.
+StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+
+DATABASE = "central.db"
+MODELS = "models"
+_DAY_S = 86_400.0
+
+_log = structlog.get_logger()
+
+
+class NothingToExportError(Exception):
+    """There is no such task here, or it has no model yet."""
+
+
+def run(settings: CentralSettings) -> int:
+    """Run central until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        PluginError: A strategy of the settings cannot be imported.
+        DataError: A held-out set cannot be loaded.
+        DatabaseCorruptError: The database is damaged.
+        SessionDeadError: The MQTT session ended by itself.
+    """
+    strategies = load_strategies(settings.strategies)
+    modeler = TorchModeler(settings.models, settings.eval_data)
+    database = settings.state_dir / DATABASE
+    clock = steady_clock()
+    rng = np.random.default_rng(secrets.randbits(64))
+    with closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection:
+        with transaction(connection):
+            boot = next_boot(connection, clock())
+        objects = ObjectStore(settings.state_dir)
+        events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        jobs = Jobs(database, objects, modeler, strategies, settings.state_dir / MODELS)
+        worker = ThreadWorker(events, jobs.work)
+        desk = Desk(
+            store=SqliteStore(connection),
+            objects=objects,
+            catalog=InstalledCatalog(modeler, strategies),
+            frames=FrameWriter("central", boot, rng, clock),
+            puller=Puller(objects),
+            rng=rng,
+            min_clients=settings.min_clients,
+            boot=boot,
+            read_layout=lambda path: read_model(path)[0],
+        )
+        handler = Orchestrator(desk, worker, keep_task_s=settings.keep_task_days * _DAY_S)
+        session = _session(settings, events, boot, clock())
+        loop = ServiceLoop(connection, events, {"main": session}, handler, clock)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: loop.stop())
+        _log.info("central_started", boot=boot, broker=settings.broker)
+        worker.start()
+        session.start()
+        try:
+            loop.run()
+        finally:
+            session.stop(state_message("offline", boot, clock()))
+            worker.stop()
+    _log.info("central_stopped", boot=boot)
+    return 0
+
+
+def export(
+    state_dir: Path, task: str, kind: Literal["onnx", "safetensors"], target: Path
+) -> dict[str, object]:
+    """Write a task's newest model to ``target``; central may be running meanwhile.
+
+    Returns:
+        The task, its committed rounds, the model's SHA-256 and the file written.
+
+    Raises:
+        NothingToExportError: There is no such task here, or it has no model yet.
+    """
+    database = state_dir / DATABASE
+    if not database.is_file():
+        message = f"state_dir: {state_dir} is not central's, it has no {DATABASE}"
+        raise NothingToExportError(message)
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        record = SqliteStore(connection).task(task)
+    if record is None or record.model_sha256 is None or record.plan is None:
+        message = f"task: {task!r} is not known here or has no model yet"
+        raise NothingToExportError(message)
+    source = ObjectStore(state_dir).path(record.model_sha256)
+    if kind == "safetensors":
+        shutil.copyfile(source, target)
+    else:
+        modeler = TorchModeler({}, ())
+        _, vector = read_model(source)
+        modeler.export(record.submission, record.plan.data, vector, target)
+    return {
+        "task": task,
+        "committed": record.progress.committed,
+        "model_sha256": record.model_sha256,
+        "file": str(target),
+    }
+
+
+def _session(
+    settings: CentralSettings, events: "queue.SimpleQueue[object]", boot: int, now_s: float
+) -> PahoSession:
+    return PahoSession(
+        settings.broker,
+        name="main",
+        mqtt_client_id="fedfleet-central",
+        filters=central_filters(),
+        events=events,
+        will=state_message("offline", boot, now_s),
+        protocol=settings.mqtt_protocol,
+        keepalive_s=settings.keepalive_s,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+    )
