@@ -187,6 +187,13 @@ def test_a_truncated_or_extended_payload_is_refused(codec):
 
 
 @every_codec
+def test_a_payload_above_the_size_bound_is_refused_unread_with_both_lengths(codec):
+    bound = codec.encoded_size_bound(LAYOUT)
+    with pytest.raises(PayloadError, match=f"{bound + 1} bytes, 12 to {bound} are possible"):
+        codec.check(bytes(bound + 1), LAYOUT)
+
+
+@every_codec
 def test_a_body_of_another_length_is_refused_even_with_a_good_checksum(codec):
     body = codec.encode(normal(LAYOUT), LAYOUT, rng())[HEADER_BYTES:]
     for other in (*(body[:length] for length in range(len(body))), body + b"\0"):

@@ -101,6 +101,37 @@ def test_int8_is_unbiased_with_at_most_a_quarter_of_a_squared_step_of_variance()
     assert (decoded.var(axis=0) <= steps**2 / 4 * 1.1).all()
 
 
+class FixedNoise:
+    """Stands in for a generator: noise that the test chose."""
+
+    def __init__(self, values):
+        self.values = np.array(values, dtype=np.uint16)
+
+    def integers(self, low, high, *, size, dtype):
+        assert (low, high, dtype) == (0, 65536, np.uint16)
+        return np.resize(self.values, size)
+
+
+@pytest.mark.parametrize("value", [0.3, -0.3, 0.49999, 5e-6, -100.7, 0.0, 126.0])
+def test_int8_rounds_up_for_exactly_the_nearest_share_of_all_noise(value):
+    layout = Layout.of({"a": (65536,), "b": (65536,)})
+    vector = np.full(2 * 65536, value, dtype=np.float32)
+    vector[0] = vector[65536] = 127  # makes the scale 1; its own code is 127 for every noise
+    codec, noise = create("int8"), FixedNoise(range(65536))
+    codes = codec.decode(codec.encode(vector, layout, noise), layout)[1:65536]
+    first = np.floor(np.float32(value) + 0.5 / 65536)
+    expected = round(float(np.float32(value)) * 65536) - first
+    assert codes.sum(dtype=np.float64) == pytest.approx(expected, abs=0.01)
+
+
+@given(st.floats(2.0**-140, 2.0**120, width=32), st.sampled_from([0, 65535]))
+@settings(max_examples=300)
+def test_int8_gives_the_largest_magnitudes_their_own_sign_for_any_noise(value, noise):
+    codec, vector = create("int8"), np.array([value, -value] * 5, dtype=np.float32)
+    decoded = codec.decode(codec.encode(vector, LAYOUT, FixedNoise([noise])), LAYOUT)
+    np.testing.assert_allclose(decoded, vector, rtol=1 / 126)
+
+
 def test_int8_draws_anew_for_every_value():
     layout = Layout.of({"a": (20_000,)})
     vector = np.full(20_000, 0.5, dtype=np.float32)
