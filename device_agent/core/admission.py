@@ -22,6 +22,7 @@ class Situation:
         models: Names of the models that it can build.
         backends: Its trainers' names.
         memory_free_bytes: What a job could use now.
+        is_warm: Whether the training library is loaded already.
         local_minutes: Minutes since local midnight.
         busy_with: Task that it works for, if any.
         is_draining: Whether it was told to take no new work.
@@ -32,6 +33,7 @@ class Situation:
     models: frozenset[str]
     backends: frozenset[str]
     memory_free_bytes: int
+    is_warm: bool
     local_minutes: int
     busy_with: str | None = None
     is_draining: bool = False
@@ -59,7 +61,10 @@ def _busy(task: str, situation: Situation) -> Refusal | None:
 
 def _memory(plan: TrainingPlan, situation: Situation) -> Refusal | None:
     asked = (plan.requires.memory_mb or 0) * MIB
-    needed = max(needed_bytes(plan), asked) + situation.policy.min_free_memory_mb * MIB
+    needed = (
+        max(needed_bytes(plan, is_warm=situation.is_warm), asked)
+        + situation.policy.min_free_memory_mb * MIB
+    )
     if needed <= situation.memory_free_bytes:
         return None
     return Refusal(

@@ -99,7 +99,7 @@ class ModelArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingProgressed:
+class Progressed:
     """A share of the training is done, 0 to 1."""
 
     share: float
@@ -148,13 +148,7 @@ class Restarted:
 
 #: What matters only while the update does not exist yet.
 WorkEvent = (
-    ModelAwaited
-    | ModelArrived
-    | TrainingProgressed
-    | UpdateStored
-    | WorkFailed
-    | Overtaken
-    | Restarted
+    ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
 )
 JobEvent = WorkEvent | Receipted | Cancelled | AssignedAgain
 
@@ -230,7 +224,7 @@ def _work(job: Job, event: WorkEvent) -> Step:
             step = _await_model(job)
         case ModelArrived():
             step = _start(job)
-        case TrainingProgressed(share):
+        case Progressed(share):
             step = _progress(job, share)
         case UpdateStored(xfer):
             step = replace(job, state=JobState.UPLOADING, xfer=xfer), (Report(),)

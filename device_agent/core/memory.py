@@ -26,13 +26,19 @@ ACTIVATIONS = 32
 LIBRARY_BYTES = 180 * MIB
 
 
-def needed_bytes(plan: TrainingPlan) -> int:
-    """Return the memory in bytes that a job takes on top of the idle program."""
+def needed_bytes(plan: TrainingPlan, *, is_warm: bool) -> int:
+    """Return the memory in bytes that a job takes on top of what the program uses now.
+
+    Args:
+        plan: The job.
+        is_warm: Whether the training library is loaded already.
+    """
     if plan.training.is_drill:
         return plan.parameters * FLOAT_BYTES * COPIES_DRILL
     copies = COPIES_TRAINING + _optimizer_values(plan.training)
     batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
-    return plan.parameters * FLOAT_BYTES * copies + batch * ACTIVATIONS + LIBRARY_BYTES
+    library = 0 if is_warm else LIBRARY_BYTES
+    return plan.parameters * FLOAT_BYTES * copies + batch * ACTIVATIONS + library
 
 
 def _optimizer_values(training: Training) -> int:

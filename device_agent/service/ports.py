@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.core.jobs import JobKey, Refusal
 from learning.data.dataset import Dataset
-from schemas.messages import Capabilities, TrainingPlan
+from schemas.messages import Capabilities, ObjectManifest, TrainingPlan
 from updates.layout import Layout
 
 F32 = NDArray[np.float32]
@@ -81,6 +83,84 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """One job for the training thread.
+
+    Attributes:
+        key: Task and round.
+        plan: What to train.
+        model_sha256: The global model, in the object store.
+    """
+
+    key: JobKey
+    plan: TrainingPlan
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUpdate:
+    """A trained and encoded update.
+
+    Attributes:
+        manifest: Its size and digest; inline when it is small enough.
+        tail: The update itself when inline, else the digests of its chunks.
+        file: Where it lies when it is not inline: a file that is on disk, not yet in the store.
+        num_examples: Distinct examples trained on.
+        metrics: As measured while training; all finite.
+        train_s: How long training and encoding took.
+    """
+
+    manifest: ObjectManifest
+    tail: bytes
+    file: Path | None
+    num_examples: int
+    metrics: dict[str, float]
+    train_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgressed:
+    """The training thread has done a share of a job, 0 to 1."""
+
+    key: JobKey
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFinished:
+    """The training thread has an update."""
+
+    key: JobKey
+    update: EncodedUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """The training thread has given a job up."""
+
+    key: JobKey
+    cause: Refusal
+
+
+WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed
+
+
+class Worker(Protocol):
+    """Trains one job at a time, apart from the loop; puts ``WorkerEvent`` on the loop's queue."""
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether a training library is loaded already, so that it needs no more memory."""
+
+    def assign(self, work: Work | None) -> None:
+        """Make this the work in hand; returns at once.
+
+        Other work is told to stop and its events no longer come. The same work, even when it has
+        ended meanwhile, is not begun again.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """How the device is now."""
 
@@ -97,3 +177,14 @@ class Machine(Protocol):
 
     def vitals(self) -> Vitals:
         """Return load, free memory and temperature now."""
+
+
+class Boots(Protocol):
+    """The counter of this program's starts, in its database."""
+
+    def adopt(self, newer: int) -> int:
+        """Return the boot to go on with after somebody has seen ``newer`` of this device.
+
+        Raises:
+            WireError: ``newer`` leaves no room for a next boot.
+        """

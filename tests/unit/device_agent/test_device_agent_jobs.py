@@ -19,13 +19,13 @@ from device_agent.core.jobs import (
     ModelAwaited,
     OfferAgain,
     Overtaken,
+    Progressed,
     Receipted,
     Refusal,
     Report,
     Restarted,
     StartTraining,
     StopWork,
-    TrainingProgressed,
     UpdateStored,
     WorkFailed,
     accept,
@@ -39,7 +39,7 @@ XFER = "ab" * 16
 EVENTS = st.one_of(
     st.just(ModelAwaited()),
     st.just(ModelArrived()),
-    st.builds(TrainingProgressed, st.floats(0, 1)),
+    st.builds(Progressed, st.floats(0, 1)),
     st.just(UpdateStored(XFER)),
     st.just(WorkFailed(Refusal("training", "diverged"))),
     st.just(Receipted()),
@@ -94,8 +94,8 @@ def test_training_that_never_ends_is_given_up():
 
 
 def test_progress_is_told_only_while_training():
-    assert transition(job_in(JobState.TRAINING), TrainingProgressed(0.5))[1] == (Report(0.5),)
-    assert transition(job_in(JobState.ACCEPTED), TrainingProgressed(0.5))[1] == ()
+    assert transition(job_in(JobState.TRAINING), Progressed(0.5))[1] == (Report(0.5),)
+    assert transition(job_in(JobState.ACCEPTED), Progressed(0.5))[1] == ()
 
 
 @pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.DOWNLOADING, JobState.TRAINING])

@@ -38,6 +38,7 @@ def situation(**changes) -> Situation:
         models=frozenset({"lenet5"}),
         backends=frozenset({"torch"}),
         memory_free_bytes=1024 * MIB,
+        is_warm=False,
         local_minutes=600,
     )
     return replace(calm, **changes)
@@ -138,7 +139,7 @@ def test_an_unknown_key_is_refused_by_name():
 
 def test_memory_counts_parameters_optimizer_and_batch():
     momentum, plain, adam = (
-        needed_bytes(plan(epochs=1, batch_size=1, optimizer=name, momentum=momentum))
+        needed_bytes(plan(epochs=1, batch_size=1, optimizer=name, momentum=momentum), is_warm=False)
         for name, momentum in (("sgd", 0.9), ("sgd", 0.0), ("adam", 0.9))
     )
     assert momentum - plain == 4 * 1000
@@ -147,7 +148,12 @@ def test_memory_counts_parameters_optimizer_and_batch():
 
 
 def test_a_drill_needs_only_copies_of_the_model():
-    assert needed_bytes(plan(epochs=0)) == 3 * 4 * 1000
+    assert needed_bytes(plan(epochs=0), is_warm=False) == 3 * 4 * 1000
+
+
+def test_a_loaded_library_is_not_counted_again():
+    job = plan(epochs=1)
+    assert needed_bytes(job, is_warm=False) - needed_bytes(job, is_warm=True) == LIBRARY_BYTES
 
 
 def test_a_job_that_fits_is_taken():

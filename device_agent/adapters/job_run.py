@@ -1,0 +1,169 @@
+"""One job from the global model's file to an encoded update.
+
+Memory: the model is mapped, not read; the update is the one array of its size that is made here;
+it is encoded once, and a large result is written piece by piece.
+"""
+
+import hashlib
+import math
+import mmap
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.core.jobs import Refusal
+from device_agent.core.seeding import round_seed
+from device_agent.service.ports import (
+    EncodedUpdate,
+    Trainer,
+    TrainingRequest,
+    TrainingResult,
+    Work,
+)
+from learning.data.dataset import Dataset
+from schemas.errors import PayloadError
+from schemas.limits import MAX_INLINE_BYTES, MIB
+from schemas.messages import TrainingPlan
+from transport.objects import ObjectStore, describe
+from updates.arrays import check_finite
+from updates.codecs.registry import create
+from updates.errors import CodecParameterError
+from updates.layout import Layout
+from updates.model_file import decode_model
+from updates.pipeline import encode_update
+
+F32 = NDArray[np.float32]
+
+#: Keeps the encoder's random numbers apart from the trainer's, which begin with the same seed.
+_ENCODING = 1
+
+
+class JobError(Exception):
+    """A job cannot be done.
+
+    Attributes:
+        cause: Code and reason, as they are reported.
+    """
+
+    def __init__(self, cause: Refusal) -> None:
+        super().__init__(f"{cause.code}: {cause.reason}")
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """All that is the same for every job of this device.
+
+    Attributes:
+        device: The device's id; it is part of each job's seed.
+        data: Its data sources by name.
+        objects: Where global models lie.
+        trainer_for: Returns the trainer of one job.
+        scratch: Where a large update lies until the loop takes it over; on the file system of
+            ``objects``.
+        clock: Seconds, never jumping.
+    """
+
+    device: str
+    data: Mapping[str, Dataset]
+    objects: ObjectStore
+    trainer_for: Callable[[TrainingPlan], Trainer]
+    scratch: Path
+    clock: Callable[[], float] = time.monotonic
+
+    def run(
+        self, work: Work, progress: Callable[[float], None], should_stop: Callable[[], bool]
+    ) -> EncodedUpdate:
+        """Train and encode; the same work always gives the same bytes.
+
+        Args:
+            work: The job.
+            progress: Called with the share done.
+            should_stop: Asked after every step.
+
+        Raises:
+            JobError: The job cannot be done.
+            TrainingError: The trainer gave up, or was told to stop.
+        """
+        began_s = self.clock()
+        seed = round_seed(work.key.task, work.key.round, self.device, work.plan.training.seed)
+        layout, result = self._train(work, seed, progress, should_stop)
+        payload = _encode(work.plan, layout, result.delta, seed)
+        manifest, digests = describe(payload)
+        inline = manifest.size <= MAX_INLINE_BYTES
+        file = None if inline else _write(payload, self.scratch)
+        return EncodedUpdate(
+            manifest=manifest.model_copy(update={"inline": inline}),
+            tail=payload if inline else digests,
+            file=file,
+            num_examples=result.num_examples,
+            metrics=_finite(result.metrics),
+            train_s=self.clock() - began_s,
+        )
+
+    def _train(
+        self,
+        work: Work,
+        seed: int,
+        progress: Callable[[float], None],
+        should_stop: Callable[[], bool],
+    ) -> tuple[Layout, TrainingResult]:
+        layout, parameters = _model(self.objects.path(work.model_sha256), work.plan)
+        data = self.data.get(work.plan.data)
+        if data is None:
+            raise JobError(Refusal("data", f"data: no source {work.plan.data!r} on this device"))
+        request = TrainingRequest(work.plan, layout, parameters, data, seed)
+        return layout, self.trainer_for(work.plan).train(request, progress, should_stop)
+
+
+def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        layout, parameters = decode_model(mapped)
+        check_finite(parameters, "model")
+    except (OSError, PayloadError) as error:
+        raise JobError(Refusal("model", str(error))) from error
+    if layout.digest != plan.layout_sha256 or layout.size != plan.parameters:
+        reason = (
+            f"layout_sha256: the model has {layout.digest} and {layout.size} parameters, "
+            f"the plan says {plan.layout_sha256} and {plan.parameters}"
+        )
+        raise JobError(Refusal("model", reason))
+    return layout, parameters
+
+
+def _encode(plan: TrainingPlan, layout: Layout, delta: F32, seed: int) -> bytes:
+    rng = np.random.default_rng((seed, _ENCODING))
+    try:
+        codec = create(plan.codec, plan.codec_params)
+        return encode_update(delta, layout, codec, rng, plan.privacy.clip_norm)
+    except CodecParameterError as error:
+        raise JobError(Refusal("codec", str(error))) from error
+    except PayloadError as error:
+        raise JobError(Refusal("training", str(error))) from error
+
+
+def _write(payload: bytes, scratch: Path) -> Path:
+    """Write a payload in pieces, wait for the disk, and return its file."""
+    view = memoryview(payload)
+    path = scratch / f"{hashlib.sha256(payload).hexdigest()}.update.tmp"
+    try:
+        with path.open("wb") as file:
+            for start in range(0, len(view), MIB):
+                file.write(view[start : start + MIB])
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise JobError(Refusal("storage", f"the update cannot be written: {error}")) from error
+    return path
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -1,0 +1,93 @@
+"""The hardware that the agent runs on, as psutil and the kernel tell it."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+from device_agent.service.ports import Vitals
+from schemas.messages import Capabilities
+
+_CGROUP = Path("/sys/fs/cgroup")
+#: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
+_RECLAIMABLE = "inactive_file"
+#: Sensors that tell the processor's temperature, best first.
+_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
+
+
+class LocalMachine:
+    """This machine; a limit of its control group (version 2) counts as its memory."""
+
+    def __init__(self, backends: tuple[str, ...], cgroup: Path = _CGROUP) -> None:
+        """Look at the machine.
+
+        Args:
+            backends: Names of the trainers that are installed.
+            cgroup: The control group's directory.
+        """
+        self._cgroup = cgroup
+        self._capabilities = Capabilities(
+            backends=backends,
+            memory_bytes=min(int(psutil.virtual_memory().total), *self._limits()),
+            cores=len(os.sched_getaffinity(0)),
+            battery_percent=_battery_percent(),
+        )
+
+    def capabilities(self) -> Capabilities:
+        """Return what this device can carry; constant while the agent runs."""
+        return self._capabilities
+
+    def vitals(self) -> Vitals:
+        """Return load, free memory and temperature now."""
+        return Vitals(
+            load=os.getloadavg()[0],
+            memory_free_bytes=self._memory_free_bytes(),
+            temperature_c=_temperature_c(),
+        )
+
+    def _memory_free_bytes(self) -> int:
+        available = int(psutil.virtual_memory().available)
+        limits = self._limits()
+        used = self._number("memory.current")
+        if not limits or used is None:
+            return available
+        reclaimable = _statistic(self._cgroup / "memory.stat", _RECLAIMABLE)
+        return max(0, min(available, limits[0] - used + reclaimable))
+
+    def _limits(self) -> tuple[int, ...]:
+        limit = self._number("memory.max")
+        return () if limit is None else (limit,)
+
+    def _number(self, name: str) -> int | None:
+        text = _read(self._cgroup / name)
+        return int(text) if text.isdecimal() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _statistic(path: Path, name: str) -> int:
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _battery_percent() -> int | None:
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return None if battery is None else min(100, max(0, round(battery.percent)))
+
+
+def _temperature_c() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    found = psutil.sensors_temperatures()
+    for sensor in (*_SENSORS, *found):
+        if found.get(sensor):
+            return float(found[sensor][0].current)
+    return None

@@ -1,0 +1,227 @@
+"""The agent's composition root: names the adapters, starts the parts, runs the loop."""
+
+import platform
+import queue
+import secrets
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+import structlog
+
+from device_agent.adapters.data_sources import load_data
+from device_agent.adapters.job_run import JobRun
+from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.policy_file import PolicyError, load_policy
+from device_agent.adapters.store import SqliteBoots, SqliteJobStore, open_store
+from device_agent.adapters.worker import TrainingWorker
+from device_agent.core.policy import LocalPolicy
+from device_agent.service.agent import LOST, Agent, Parts
+from device_agent.service.births import Births, Profile
+from device_agent.service.downloads import Downloads
+from device_agent.service.jobs import Jobs
+from device_agent.service.ports import Machine, Worker
+from device_agent.service.questions import Questions
+from device_agent.service.surroundings import Surroundings
+from device_agent.service.uploads import Uploads
+from device_agent.service.wire import Wire
+from device_agent.settings import DeviceSettings
+from device_agent.training import backends
+from learning.data.dataset import DataError, Dataset
+from learning.models.architectures import names as model_names
+from schemas.topics import Address, device_filters
+from transport.database import (
+    DatabaseCorruptError,
+    DatabaseVersionError,
+    next_boot,
+    transaction,
+)
+from transport.events import Outgoing
+from transport.frames import FrameWriter
+from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.objects import ObjectStore
+from transport.outbox import Outbox
+from transport.puller import Puller
+from transport.retry import Backoff
+from transport.sender import Sender
+from transport.session import PahoSession
+
+#: What keeps a device from running, told to a person in one line.
+StartError = (
+    DataError,
+    DatabaseCorruptError,
+    DatabaseVersionError,
+    PolicyError,
+    SessionDeadError,
+)
+
+DATABASE = "device.db"
+_SESSION = "main"
+
+_LOG = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What is settled before anything is connected.
+
+    Attributes:
+        settings: As given.
+        data: Its examples by the name of their source.
+        policy: What its owner allows.
+        connection: Its database.
+        objects: Its large objects.
+        machine: Its hardware.
+        worker: Its training thread.
+    """
+
+    settings: DeviceSettings
+    data: dict[str, Dataset]
+    policy: LocalPolicy
+    connection: sqlite3.Connection
+    objects: ObjectStore
+    machine: Machine
+    worker: Worker
+
+
+def run(settings: DeviceSettings) -> int:
+    """Run one device until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        DataError: A data source cannot be loaded, or there is none.
+        PolicyError: The policy file cannot be read or does not fit.
+        DatabaseCorruptError: The database is damaged.
+        SessionDeadError: The MQTT session ended by itself.
+    """
+    policy = load_policy(settings.policy)
+    data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
+    objects = ObjectStore(settings.state_dir)
+    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    trainer_for = partial(
+        backends.trainer_for, allow_list=settings.models, threads=settings.threads
+    )
+    job_run = JobRun(settings.id, data, objects, trainer_for, settings.state_dir / "parts")
+    worker = TrainingWorker(job_run, events)
+    machine = LocalMachine(backends.installed())
+    with closing(open_store(settings.state_dir / DATABASE)) as connection:
+        device = Device(settings, data, policy, connection, objects, machine, worker)
+        try:
+            _serve(device, events)
+        finally:
+            worker.close()
+    return 0
+
+
+def compose(
+    device: Device,
+    clock: Callable[[], float],
+    rng: np.random.Generator,
+    set_will: Callable[[Outgoing], None],
+) -> Agent:
+    """Return the agent of a device, in a new life; what it was doing is begun again.
+
+    Args:
+        device: Who it is and what it has.
+        clock: Unix seconds.
+        rng: Source of ids and jitter.
+        set_will: Called with the session's Will, now and whenever it changes.
+    """
+    settings, store = device.settings, SqliteJobStore(device.connection)
+    with transaction(device.connection):
+        boot = next_boot(device.connection, clock())
+    address = Address(settings.region, settings.id)
+    wire = Wire(address, FrameWriter(settings.id, boot, rng, clock))
+    births = Births(wire, _profile(device), device.machine, rng, settings.heartbeat_s)
+    downloads = Downloads(wire, device.objects, Puller(device.objects))
+    outbox = Outbox(device.connection)
+    sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
+    uploads = Uploads(wire, device.objects, outbox, sender)
+    surroundings = _surroundings(device)
+    agent = Agent(
+        Parts(
+            wire=wire,
+            births=births,
+            questions=Questions(wire, store, Backoff(), rng),
+            jobs=Jobs(wire, store, downloads, uploads, surroundings),
+            downloads=downloads,
+            uploads=uploads,
+            surroundings=surroundings,
+            store=store,
+            objects=device.objects,
+            worker=device.worker,
+            boots=SqliteBoots(device.connection),
+            set_will=set_will,
+        )
+    )
+    set_will(births.death(LOST))
+    with transaction(device.connection):
+        agent.resume(clock())
+    agent.after_commit()
+    return agent
+
+
+def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
+    clock = steady_clock()
+    session = _session(device.settings, events)
+    agent = compose(
+        device,
+        clock,
+        np.random.default_rng(secrets.randbits(64)),
+        lambda will: setattr(session, "will", will),
+    )
+    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: loop.stop())
+    _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
+    session.start()
+    try:
+        loop.run()
+    finally:
+        session.stop(agent.farewell())
+    _LOG.info("device_stopped", device=device.settings.id)
+
+
+def _session(settings: DeviceSettings, events: "queue.SimpleQueue[object]") -> PahoSession:
+    return PahoSession(
+        settings.broker,
+        name=_SESSION,
+        mqtt_client_id=f"fedfleet-dev-{settings.id}",
+        filters=device_filters(settings.region, settings.id),
+        events=events,
+        protocol=settings.mqtt_protocol,
+        keepalive_s=settings.keepalive_s,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+    )
+
+
+def _profile(device: Device) -> Profile:
+    return Profile(
+        name=device.settings.profile,
+        capabilities=device.machine.capabilities(),
+        data=tuple(dataset.description() for dataset in device.data.values()),
+        versions={"fedfleet": version("fedfleet"), "python": platform.python_version()},
+    )
+
+
+def _surroundings(device: Device) -> Surroundings:
+    return Surroundings(
+        policy=device.policy,
+        data=tuple(dataset.description() for dataset in device.data.values()),
+        models=frozenset(model_names(device.settings.models)),
+        machine=device.machine,
+        worker=device.worker,
+        local_minutes=_local_minutes,
+    )
+
+
+def _local_minutes(now_s: float) -> int:
+    local = time.localtime(now_s)
+    return local.tm_hour * 60 + local.tm_min

@@ -1,0 +1,54 @@
+"""The command ``fedfleet device``."""
+
+from pathlib import Path
+
+import click
+
+from device_agent.settings import DeviceSettings
+from transport.settings import SettingsError
+
+
+@click.command()
+@click.option("--region", help="Region whose gateway serves this device.")
+@click.option("--id", help="The device's id, unique in the fleet.")
+@click.option("--broker", metavar="URL", help="mqtt[s]://[user:password@]host[:port].")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="SOURCE",
+    help="Examples to train on: digits, mnist=DIR, npz=FILE, ...; repeatable.",
+)
+@click.option("--shard", metavar="I/N", help="Take the I-th of N shards of each source.")
+@click.option("--alpha", type=float, help="Unequal shards, Dirichlet(alpha); default: equal ones.")
+@click.option("--split-seed", type=int, help="Seed of the split; the same on every device.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Database and objects of this device."
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    help="TOML file with the owner's limits, which central cannot override.",
+)
+@click.option("--profile", metavar="NAME", help="Firmware profile; default generic.")
+@click.option(
+    "--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]), help="Version of MQTT."
+)
+@click.option("--threads", type=int, help="Threads of one training step; default 1.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file; flags and FEDFLEET_* in the environment come first.",
+)
+def device(config: Path | None, **flags: object) -> None:
+    """Run one device agent: it keeps its data and sends what it learned from it."""
+    try:
+        settings = DeviceSettings.load(config, **{**flags, "data": flags["data"] or None})
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    from device_agent import app  # noqa: PLC0415 - numpy and paho only once they are needed
+
+    try:
+        code = app.run(settings)
+    except (OSError, ValueError, *app.StartError) as error:
+        raise click.ClickException(str(error)) from error
+    raise SystemExit(code)

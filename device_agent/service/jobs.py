@@ -1,0 +1,250 @@
+"""Jobs: loaded, put through the rules of ``core.jobs``, saved, and their instructions done."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import structlog
+from typing_extensions import assert_never
+
+from device_agent.core.jobs import (
+    AssignedAgain,
+    Cancelled,
+    FindModel,
+    Instruction,
+    Job,
+    JobEvent,
+    JobKey,
+    JobState,
+    ModelArrived,
+    ModelAwaited,
+    OfferAgain,
+    Overtaken,
+    Receipted,
+    Refusal,
+    Report,
+    Restarted,
+    StartTraining,
+    StopWork,
+    UpdateStored,
+    WorkFailed,
+    accept,
+    reject,
+    transition,
+)
+from device_agent.service.downloads import Downloads
+from device_agent.service.ports import EncodedUpdate, Work
+from device_agent.service.records import JobRecord, JobStore
+from device_agent.service.surroundings import Surroundings
+from device_agent.service.uploads import Uploads
+from device_agent.service.wire import Wire
+from schemas.messages import Assignment, JobStatus, Settlement
+from transport.events import Outgoing
+from transport.outbox import OutboxEntry
+
+_LOG = structlog.get_logger()
+_MAX_REASON_CHARACTERS = 500
+_ENDED_KEPT_S = 30 * 86_400.0
+
+
+class Jobs:
+    """All jobs of this device.
+
+    Attributes:
+        has_changed: Whether a job may have begun or ended since this was last set to False.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        store: JobStore,
+        downloads: Downloads,
+        uploads: Uploads,
+        surroundings: Surroundings,
+    ) -> None:
+        self.has_changed = True
+        self._wire = wire
+        self._store = store
+        self._downloads = downloads
+        self._uploads = uploads
+        self._surroundings = surroundings
+
+    def assign(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
+        """Take or refuse a job; one that is known is answered with its latest status.
+
+        Raises:
+            PayloadError: The model and its manifest do not fit together.
+        """
+        key = JobKey(assignment.task, assignment.round)
+        known = self._store.get(key)
+        if known is not None:
+            return self.apply(known, AssignedAgain(), now_s)
+        newest = self._store.newest_round(key.task)
+        if newest is not None and newest > key.round:
+            late = Refusal("superseded", f"round {newest} is here already")
+            return self._refuse(assignment, late, now_s)
+        outgoing = self._overtake(key, now_s)
+        cause = self._surroundings.refusal(assignment, self._busy_with(), now_s)
+        if cause is not None:
+            return [*outgoing, *self._refuse(assignment, cause, now_s)]
+        return [*outgoing, *self._accept(assignment, tail, now_s)]
+
+    def apply(self, record: JobRecord, event: JobEvent, now_s: float) -> list[Outgoing]:
+        """Put one job through one event."""
+        job, instructions = transition(record.job, event)
+        return self._go_on(record, job, instructions, now_s)
+
+    def model_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
+        """Go on with the jobs that waited for a model."""
+        waiting = [one for one in self._store.active() if one.model.sha256 == sha256]
+        return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
+
+    def worked(self, key: JobKey, event: JobEvent, now_s: float) -> list[Outgoing]:
+        """Put a job through what the training thread tells of it."""
+        record = self._in_training(key)
+        return [] if record is None else self.apply(record, event, now_s)
+
+    def trained(self, key: JobKey, update: EncodedUpdate, now_s: float) -> list[Outgoing]:
+        """Store a job's update for the upload."""
+        record = self._in_training(key)
+        if record is None:
+            self._uploads.discard(update)
+            return []
+        xfer = self._uploads.add(record, update, now_s)
+        if xfer is None:
+            lost = WorkFailed(Refusal("storage", "the update's file is gone"))
+            return self.apply(record, lost, now_s)
+        return [*self.apply(record, UpdateStored(xfer), now_s), *self._uploads.due(now_s)]
+
+    def receipted(self, entry: OutboxEntry, now_s: float) -> list[Outgoing]:
+        """End the job whose update has its final receipt."""
+        self.has_changed = True
+        record = self._store.get(JobKey(entry.task, entry.round_number))
+        return [] if record is None else self.apply(record, Receipted(), now_s)
+
+    def cancel(self, task: str, now_s: float) -> list[Outgoing]:
+        """Stop all jobs of a task."""
+        records = self._store.of_task(task)
+        return [out for record in records for out in self.apply(record, Cancelled(), now_s)]
+
+    def drop(self, unwanted: Collection[JobKey], now_s: float) -> list[Outgoing]:
+        """Stop jobs that have ended elsewhere."""
+        found = [self._store.get(key) for key in unwanted]
+        ended = Overtaken("the round has ended")
+        return [out for one in found if one for out in self.apply(one, ended, now_s)]
+
+    def settle(self, settlements: Collection[Settlement]) -> None:
+        """Note what became of this device's updates."""
+        device = self._wire.address.node
+        for one in settlements:
+            if device in one.counted:
+                self._store.settle(one.task, one.round, "counted")
+            elif device in one.discarded:
+                self._store.settle(one.task, one.round, "discarded")
+
+    def resume(self, now_s: float) -> list[Outgoing]:
+        """Begin again, after a restart, with what was not yet trained."""
+        self._store.forget_ended(now_s - _ENDED_KEPT_S)
+        active = self._store.active()
+        return [out for record in active for out in self.apply(record, Restarted(), now_s)]
+
+    def work(self) -> Work | None:
+        """Return what the training thread should have in hand."""
+        for record in self._store.active():
+            if record.job.state is JobState.TRAINING:
+                return Work(record.key, record.plan, record.model.sha256)
+        return None
+
+    def wanted_models(self) -> frozenset[str]:
+        """Return the SHA-256 of each global model that a job still needs."""
+        return frozenset(record.model.sha256 for record in self._store.active())
+
+    def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
+        model, digests = self._downloads.admit(assignment.model, tail)
+        job, instructions = accept(JobKey(assignment.task, assignment.round))
+        plan = self._surroundings.cut(assignment.plan)
+        record = JobRecord(job, plan, model, digests, assignment.deadline, created_s=now_s)
+        return self._begin(record, instructions, now_s)
+
+    def _refuse(self, assignment: Assignment, cause: Refusal, now_s: float) -> list[Outgoing]:
+        job, instructions = reject(JobKey(assignment.task, assignment.round), cause)
+        model = assignment.model.model_copy(update={"inline": False})
+        record = JobRecord(job, assignment.plan, model, b"", assignment.deadline, created_s=now_s)
+        return self._begin(record, instructions, now_s)
+
+    def _overtake(self, key: JobKey, now_s: float) -> list[Outgoing]:
+        event = Overtaken(f"round {key.round} is here")
+        older = self._store.of_task(key.task)
+        return [out for record in older for out in self.apply(record, event, now_s)]
+
+    def _busy_with(self) -> str | None:
+        return next((record.key.task for record in self._store.active()), None)
+
+    def _in_training(self, key: JobKey) -> JobRecord | None:
+        record = self._store.get(key)
+        in_training = record is not None and record.job.state is JobState.TRAINING
+        return record if in_training else None
+
+    def _begin(
+        self, record: JobRecord, instructions: tuple[Instruction, ...], now_s: float
+    ) -> list[Outgoing]:
+        self._save(record)
+        return self._do_all(record, instructions, now_s)
+
+    def _go_on(
+        self, record: JobRecord, job: Job, instructions: tuple[Instruction, ...], now_s: float
+    ) -> list[Outgoing]:
+        if job != record.job:
+            record = replace(record, job=job)
+            self._save(record)
+        return self._do_all(record, instructions, now_s)
+
+    def _save(self, record: JobRecord) -> None:
+        self._store.save(record)
+        self.has_changed = True
+        key, cause = record.key, record.job.cause
+        _LOG.info(
+            "job_changed",
+            task=key.task,
+            round=key.round,
+            state=record.job.state.value,
+            code=cause.code if cause else None,
+            reason=cause.reason if cause else None,
+        )
+
+    def _do_all(
+        self, record: JobRecord, instructions: tuple[Instruction, ...], now_s: float
+    ) -> list[Outgoing]:
+        return [out for one in instructions for out in self._do(record, one, now_s)]
+
+    def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
+        match instruction:
+            case Report(progress):
+                return [self._wire.status(_status(record.job, progress))]
+            case FindModel():
+                return self._find_model(record, now_s)
+            case OfferAgain():
+                return self._uploads.wake(now_s)
+            case StartTraining() | StopWork():
+                return []  # the training thread is told after the commit: see ``work``
+            case _:
+                assert_never(instruction)
+
+    def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
+        if self._downloads.is_here(record.model.sha256):
+            return self.apply(record, ModelArrived(), now_s)
+        progress = self._downloads.begin(record, now_s)
+        if progress.completed is not None:
+            return [*progress.outgoing, *self.apply(record, ModelArrived(), now_s)]
+        return [*self.apply(record, ModelAwaited(), now_s), *progress.outgoing]
+
+
+def _status(job: Job, progress: float | None) -> JobStatus:
+    cause = job.cause
+    return JobStatus(
+        task=job.key.task,
+        round=job.key.round,
+        state="failed" if job.state is JobState.SUPERSEDED else job.state.value,
+        code=cause.code if cause else None,
+        reason=cause.reason[:_MAX_REASON_CHARACTERS] if cause else None,
+        progress=progress,
+    )

@@ -1,0 +1,71 @@
+"""The question for the current job: asked on connect until answered, then every 5 minutes."""
+
+import math
+
+import numpy as np
+
+from device_agent.core.jobs import JobKey
+from device_agent.service.records import JobStore
+from device_agent.service.wire import Wire
+from schemas.envelope import decode_frame
+from schemas.messages import JobRef, Next
+from schemas.topics import Kind
+from transport.events import Outgoing
+from transport.retry import Backoff
+
+PERIOD_S = 300.0
+#: Jobs named in one question, as ``Next.holding`` allows.
+_MAX_HOLDING = 64
+#: Questions whose answer may still be under way.
+_REMEMBERED = 8
+
+
+class Questions:
+    """Asks, repeats, and remembers which jobs each question named as held.
+
+    Attributes:
+        next_s: When it asks next, unix seconds.
+    """
+
+    def __init__(
+        self, wire: Wire, store: JobStore, backoff: Backoff, rng: np.random.Generator
+    ) -> None:
+        self.next_s = math.inf
+        self._wire = wire
+        self._store = store
+        self._backoff = backoff
+        self._rng = rng
+        self._tries = 0
+        self._asked: dict[str, frozenset[JobKey]] = {}
+
+    def begin(self, now_s: float) -> list[Outgoing]:
+        """Ask at once, and again until somebody answers."""
+        self._tries = 0
+        self.next_s = now_s
+        return self.due(now_s)
+
+    def due(self, now_s: float) -> list[Outgoing]:
+        """Return the question when its time has come."""
+        if now_s < self.next_s:
+            return []
+        self.next_s = now_s + self._backoff.delay_s(self._tries, self._rng)
+        self._tries += 1
+        return [self._ask()]
+
+    def answered(self, now_s: float) -> None:
+        """Note that somebody answered: the next question is the periodic one."""
+        self._tries = 0
+        self.next_s = now_s + PERIOD_S
+
+    def held_at(self, question: str | None) -> frozenset[JobKey] | None:
+        """Return the jobs that a question named as held; None: it was not asked here."""
+        return self._asked.get(question or "")
+
+    def _ask(self) -> Outgoing:
+        held = self._store.unfinished(_MAX_HOLDING)
+        body = Next(holding=tuple(JobRef(task=key.task, round=key.round) for key in held))
+        message = self._wire.message(Kind.NEXT, body)
+        self._asked[decode_frame(message.payload).header.id] = frozenset(held)
+        while len(self._asked) > _REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        return message

@@ -1,0 +1,69 @@
+"""Jobs as they are stored, and the port of their store."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from device_agent.core.jobs import Job, JobKey
+from schemas.messages import ObjectManifest, TrainingPlan
+
+Outcome = Literal["counted", "discarded"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job with all that is needed to do it, or to do it again after a crash.
+
+    Attributes:
+        job: Where it stands.
+        plan: What to train, already cut down to the owner's policy.
+        model: The global model to begin from; never inline, see ``digests``.
+        digests: SHA-256 of each of the model's chunks, 32 bytes each.
+        deadline_s: Central's clock, unix seconds; for information only.
+        created_s: When the assignment came, unix seconds.
+        settled: What became of the update, once central has said so.
+    """
+
+    job: Job
+    plan: TrainingPlan
+    model: ObjectManifest
+    digests: bytes
+    deadline_s: float
+    created_s: float
+    settled: Outcome | None = None
+
+    @property
+    def key(self) -> JobKey:
+        """Task and round."""
+        return self.job.key
+
+
+class JobStore(Protocol):
+    """Jobs on disk; every method runs inside the caller's transaction."""
+
+    def get(self, key: JobKey) -> JobRecord | None:
+        """Return one job, or None."""
+
+    def save(self, record: JobRecord) -> None:
+        """Insert a job, or replace what is stored of it."""
+
+    def active(self) -> list[JobRecord]:
+        """Return the jobs whose update does not exist yet, oldest first."""
+
+    def unfinished(self, limit: int) -> list[JobKey]:
+        """Return the jobs that have not ended, newest first."""
+
+    def of_task(self, task: str) -> list[JobRecord]:
+        """Return the jobs of a task that have not ended, oldest first."""
+
+    def newest_round(self, task: str) -> int | None:
+        """Return the newest round known of a task, ended or not."""
+
+    def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
+        """Note what became of an update; a job that is not known is no error."""
+
+    def offered_objects(self) -> Collection[str]:
+        """Return the SHA-256 of every object that an outbox row offers."""
+
+    def forget_ended(self, before_s: float) -> int:
+        """Remove ended jobs that came before ``before_s``; return how many."""

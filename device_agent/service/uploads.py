@@ -1,0 +1,116 @@
+"""Updates on their way up: stored with the job's state, forgotten only after a final receipt."""
+
+import structlog
+
+from device_agent.service.ports import EncodedUpdate
+from device_agent.service.records import JobRecord
+from device_agent.service.wire import Wire
+from schemas.ids import transfer_id
+from schemas.messages import Need, Receipt, UpdateManifest
+from transport.events import Outgoing
+from transport.objects import ObjectStore
+from transport.outbox import Outbox, OutboxEntry
+from transport.sender import Sender
+
+_LOG = structlog.get_logger()
+
+
+class Uploads:
+    """The outbox and its sender."""
+
+    def __init__(self, wire: Wire, objects: ObjectStore, outbox: Outbox, sender: Sender) -> None:
+        self._wire = wire
+        self._objects = objects
+        self._outbox = outbox
+        self._sender = sender
+
+    def add(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+        """Store an update's outbox row and its file.
+
+        Returns:
+            Its transfer id; None when its file is gone, and nothing was stored.
+        """
+        manifest, key = update.manifest, record.key
+        if not self._adopt(update):
+            return None
+        device = self._wire.address.node
+        xfer = transfer_id(device, key.task, key.round, manifest.sha256)
+        entry = OutboxEntry(
+            xfer=xfer,
+            task=key.task,
+            round_number=key.round,
+            device=device,
+            frame=self._frame(xfer, record, update),
+            sha256=manifest.sha256,
+            size=manifest.size,
+            created_s=now_s,
+            path=None if manifest.inline else self._objects.path(manifest.sha256),
+            chunk_bytes=0 if manifest.inline else manifest.chunk_bytes,
+            next_try_s=now_s,
+        )
+        self._outbox.add(entry)
+        return xfer
+
+    def discard(self, update: EncodedUpdate) -> None:
+        """Remove the file of an update that nobody wants any more."""
+        if update.file is not None:
+            update.file.unlink(missing_ok=True)
+
+    def due(self, now_s: float) -> list[Outgoing]:
+        """Return the manifests to publish now."""
+        return self._sender.due(now_s)
+
+    def wake(self, now_s: float) -> list[Outgoing]:
+        """Offer at once what no gateway holds."""
+        self._sender.wake(now_s)
+        return self._sender.due(now_s)
+
+    def next_due_s(self) -> float | None:
+        """Return when ``due`` may have something to say."""
+        return self._sender.next_due_s()
+
+    def on_need(self, need: Need, now_s: float) -> list[Outgoing]:
+        """Return the chunks that the receiver asks for."""
+        try:
+            return self._sender.on_need(need, now_s)
+        except FileNotFoundError:
+            _LOG.warning("update_file_missing", xfer=need.xfer)
+            return []
+
+    def on_receipt(self, receipt: Receipt, now_s: float) -> OutboxEntry | None:
+        """Apply a receipt; return the row that it removed, if it was final."""
+        effect = self._sender.on_receipt(receipt, now_s)
+        if effect.entry is None or not effect.final:
+            return None
+        if receipt.status == "rejected":
+            _LOG.warning(
+                "update_rejected", xfer=receipt.xfer, code=receipt.code, detail=receipt.detail
+            )
+        return effect.entry
+
+    def _adopt(self, update: EncodedUpdate) -> bool:
+        """Move a file into the store; one that is there already is from a turn that was undone."""
+        if update.file is None:
+            return True
+        if update.file.exists():
+            self._objects.adopt(update.file, update.manifest.sha256, durable=True)
+        return self._objects.has(update.manifest.sha256)
+
+    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate) -> bytes:
+        key = record.key
+        body = UpdateManifest(
+            xfer=xfer,
+            task=key.task,
+            round=key.round,
+            device=self._wire.address.node,
+            object=update.manifest,
+            codec=record.plan.codec,
+            layout_sha256=record.plan.layout_sha256,
+            base_model_sha256=record.model.sha256,
+            num_examples=update.num_examples,
+            metrics=update.metrics,
+            train_s=update.train_s,
+        )
+        return self._wire.frames.frame(
+            body, task=key.task, round_number=key.round, tail=update.tail
+        )
