@@ -197,6 +197,11 @@ class Assignments:
         self._deferred.add(lambda: self._forget(key))
         self._models.release()
 
+    def forget_dropped(self) -> None:
+        """Forget the rounds whose rows are gone; called after a commit."""
+        for key in tuple(self._rounds):
+            self._forget(key)
+
     def _forget(self, key: Key) -> None:
         if self._store.assignment(key) is None:
             self._rounds.pop(key, None)

@@ -100,13 +100,10 @@ class Devices:
         state = self._state(now_s)
         return [] if state == self._published else self._publish(state, now_s)
 
-    def farewell(self) -> Outgoing:
-        """Return the region's last word before the program ends."""
-        return self._links.up(Kind.STATE, self._links.frames.frame(self.death("stopped")))
-
-    def death(self, why: str) -> GatewayState:
-        """Return the gateway's death, for its Will or its farewell."""
-        return GatewayState(status="offline", boot=self._links.frames.boot, why=why)
+    def farewell(self, why: str) -> Outgoing:
+        """Return the gateway's death: its last word, or its Will."""
+        state = GatewayState(status="offline", boot=self._links.frames.boot, why=why)
+        return self._links.up(Kind.STATE, self._links.frames.frame(state))
 
     def _state(self, now_s: float) -> GatewayState:
         presences = self._presences(now_s)

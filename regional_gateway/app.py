@@ -1,0 +1,134 @@
+"""The gateway's composition root: names the adapters, starts the sessions, runs the loop."""
+
+import queue
+import secrets
+import signal
+import sqlite3
+from contextlib import closing
+from functools import partial
+from itertools import count
+
+import numpy as np
+import structlog
+
+from regional_gateway.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from regional_gateway.service.gateway import Gateway
+from regional_gateway.service.links import DOWNLINK, UPLINK, gateway_source
+from regional_gateway.service.parts import Fittings, Limits, Parts, build
+from regional_gateway.settings import GatewaySettings
+from schemas.topics import downlink_filters, uplink_filters
+from transport.database import (
+    DatabaseCorruptError,
+    DatabaseVersionError,
+    adopt_boot,
+    next_boot,
+    open_database,
+    transaction,
+)
+from transport.events import Outgoing
+from transport.frames import FrameWriter
+from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.objects import ObjectStore
+from transport.outbox import Outbox
+from transport.session import PahoSession
+
+#: What keeps a gateway from running, told to a person in one line.
+StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+
+DATABASE = "gateway.db"
+UPDATES = "custody"
+MODELS = "models"
+
+_log = structlog.get_logger()
+
+
+def run(settings: GatewaySettings) -> int:
+    """Run the gateway until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        DatabaseCorruptError: The database is damaged.
+        DatabaseVersionError: It was written by another version.
+        SessionDeadError: A session ended by itself.
+        BrokerUrlError: A broker's URL does not fit.
+    """
+    with closing(
+        open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
+    ) as connection:
+        return _serve(settings, connection)
+
+
+def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
+    clock = steady_clock()
+    rng = np.random.default_rng(secrets.randbits(64))
+    with transaction(connection):
+        boot = next_boot(connection, clock())
+    frames = FrameWriter(gateway_source(settings.region), boot, rng, clock)
+    parts = compose(settings, connection, frames, rng)
+    handler = Gateway(parts)
+    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    uplink = _session(settings, UPLINK, events, parts.devices.farewell("lost"))
+    downlink = _session(settings, DOWNLINK, events, None)
+    parts.on_boot.append(partial(_renew_will, uplink, parts))
+    sessions = {UPLINK: uplink, DOWNLINK: downlink}
+    loop = ServiceLoop(connection, events, sessions, handler, clock)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: loop.stop())
+    _log.info("gateway_started", region=settings.region, boot=boot)
+    uplink.start()
+    downlink.start()
+    try:
+        loop.run()
+    finally:
+        uplink.stop(parts.devices.farewell("stopped"))
+        downlink.stop()
+    _log.info("gateway_stopped", region=settings.region, counts=dict(loop.counts))
+    return 0
+
+
+def compose(
+    settings: GatewaySettings,
+    connection: sqlite3.Connection,
+    frames: FrameWriter,
+    rng: np.random.Generator,
+) -> Parts:
+    """Put the use cases on their database and files; reads what is stored."""
+    fittings = Fittings(
+        region=settings.region,
+        store=SqliteStore(connection),
+        outbox=Outbox(connection),
+        updates=ObjectStore(settings.state_dir / UPDATES),
+        models=ObjectStore(settings.state_dir / MODELS),
+        frames=frames,
+        tokens=count(1),
+        adopt_boot=partial(adopt_boot, connection),
+        rng=rng,
+    )
+    limits = Limits(settings.custody_quota_bytes, settings.cache_bytes, settings.silent_after_s)
+    return build(fittings, limits)
+
+
+def _renew_will(session: PahoSession, parts: Parts) -> None:
+    session.will = parts.devices.farewell("lost")
+
+
+def _session(
+    settings: GatewaySettings,
+    name: str,
+    events: "queue.SimpleQueue[object]",
+    will: Outgoing | None,
+) -> PahoSession:
+    is_uplink = name == UPLINK
+    region = settings.region
+    return PahoSession(
+        settings.uplink_url if is_uplink else settings.broker,
+        name=name,
+        mqtt_client_id=f"fedfleet-gw-{region}-{'up' if is_uplink else 'down'}",
+        filters=uplink_filters(region) if is_uplink else downlink_filters(region),
+        events=events,
+        will=will,
+        protocol=settings.mqtt_protocol,
+        keepalive_s=settings.keepalive_s,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+    )
