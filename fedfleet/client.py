@@ -5,6 +5,7 @@ whole command line can be tried without a broker.
 """
 
 import queue
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from typing_extensions import Self
 
 from fedfleet.errors import FleetError
 from schemas.topics import Topic, TopicError, parse
+from transport.broker_url import parse_broker_url
 from transport.events import Connected, MessageArrived, Outgoing, Published, Session, SessionEvent
+from transport.session import PahoSession
 from transport.settings import ConnectionSettings
 
 CONNECT_TIMEOUT_S = 10.0
@@ -69,7 +72,7 @@ class FleetClient:
         """Disconnect."""
         self._session.stop()
 
-    def connect(self, broker: str, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def connect(self, broker: str, timeout_s: float) -> None:
         """Wait until the broker has accepted the connection and the subscriptions.
 
         Args:
@@ -113,11 +116,11 @@ class FleetClient:
             self._take(left)
         return self._backlog.popleft()
 
-    def collect(self, timeout_s: float, quiet_s: float = QUIET_S) -> list[Message]:
-        """Return what is retained: all that comes until it has been quiet for ``quiet_s``."""
+    def collect(self, timeout_s: float) -> list[Message]:
+        """Return what is retained: all that comes until it has been quiet for ``QUIET_S``."""
         end = time.monotonic() + timeout_s
         found: list[Message] = []
-        while (message := self.next_message(min(quiet_s, end - time.monotonic()))) is not None:
+        while (message := self.next_message(min(QUIET_S, end - time.monotonic()))) is not None:
             found.append(message)
         return found
 
@@ -158,11 +161,16 @@ def open_client(settings: ConnectionSettings, filters: tuple[str, ...]) -> Fleet
     events: queue.SimpleQueue[SessionEvent] = queue.SimpleQueue()
     client = FleetClient(make_session(settings, filters, events), events)
     try:
-        client.connect(settings.broker)
+        client.connect(broker_name(settings), CONNECT_TIMEOUT_S)
     except BaseException:
         client.close()
         raise
     return client
+
+
+def broker_name(settings: ConnectionSettings) -> str:
+    """Return the broker's address as it may be shown: without user and password."""
+    return parse_broker_url(settings.broker).shown
 
 
 def make_session(
@@ -170,5 +178,16 @@ def make_session(
     filters: tuple[str, ...],
     events: "queue.SimpleQueue[SessionEvent]",
 ) -> Session:
-    """Return a session under a name of its own, which the broker forgets when it ends."""
-    raise NotImplementedError
+    """Return a session under an identifier of its own, so that many persons may look on."""
+    return PahoSession(
+        settings.broker,
+        name="main",
+        mqtt_client_id=f"fedfleet-cli-{secrets.token_hex(6)}",
+        filters=filters,
+        events=events,
+        protocol=settings.mqtt_protocol,
+        keepalive_s=settings.keepalive_s,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+    )

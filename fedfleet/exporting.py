@@ -1,5 +1,6 @@
 """Models out of central's state directory, without loading central before it is needed."""
 
+import sqlite3
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,6 +30,6 @@ def export_model(state_dir: Path, task: str, kind: Kind, path: Path) -> None:
 
     try:
         app.export(state_dir, task, kind, path)
-    except (LookupError, OSError, ValueError) as error:
+    except (app.NothingToExportError, OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         message = f"{task}: no {kind} file was written to {path}: {error}"
         raise ExportError(message) from error

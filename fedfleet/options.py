@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from transport.broker_url import BrokerUrlError, parse_broker_url
 from transport.settings import ConnectionSettings, SettingsError
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -42,9 +43,12 @@ def settings(broker: str | None, mqtt_protocol: str | None) -> ConnectionSetting
         click.UsageError: A value does not fit.
     """
     try:
-        return ConnectionSettings.load(broker=broker, mqtt_protocol=mqtt_protocol)
-    except SettingsError as error:
+        loaded = ConnectionSettings.load(broker=broker, mqtt_protocol=mqtt_protocol)
+        address = parse_broker_url(loaded.broker)
+        address.with_tls_files(loaded.ca_file, loaded.cert_file, loaded.key_file)
+    except (SettingsError, BrokerUrlError) as error:
         raise click.UsageError(str(error)) from error
+    return loaded
 
 
 _BROKER = click.option(

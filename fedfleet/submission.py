@@ -49,6 +49,12 @@ def possible_ids(payload: bytes) -> tuple[str, ...]:
     return (given, derived) if isinstance(given, str) and is_id(given) else (derived,)
 
 
+def is_answer(task: str, ids: tuple[str, ...]) -> bool:
+    """Tell whether ``task`` is one of ``ids``, or a numbered successor of one: ``t-1-2``."""
+    base, _, number = task.rpartition("-")
+    return task in ids or (base in ids and number.isdigit())
+
+
 def _setting(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals or not name:

@@ -5,7 +5,7 @@ from typing import Literal
 import click
 
 from fedfleet import options
-from fedfleet.client import FleetClient, open_client
+from fedfleet.client import FleetClient, broker_name, open_client
 from fedfleet.commands.tasks import UnknownTaskError, print_status, status_topic
 from fedfleet.errors import FleetError
 from fedfleet.statuses import newest, read_status
@@ -56,7 +56,7 @@ def _ask(settings: ConnectionSettings, task: str, action: Action, wait_s: float)
     with open_client(settings, (status_topic(task).name,)) as client:
         before = newest(client.collect(wait_s)).get(task)
         if before is None:
-            raise UnknownTaskError(task, settings.broker)
+            raise UnknownTaskError(task, broker_name(settings))
         if before.state in DONE[action]:
             return before
         if before.is_final:

@@ -5,7 +5,7 @@ import json
 import click
 
 from fedfleet import options
-from fedfleet.client import open_client
+from fedfleet.client import broker_name, open_client
 from fedfleet.fleet import Fleet
 from fedfleet.tables import size, table
 from schemas.messages import DataDescription
@@ -32,7 +32,7 @@ def devices(
     elif fleet.devices or fleet.gateways:
         click.echo(table(COLUMNS, [*_gateway_rows(fleet), *_device_rows(fleet)]))
     else:
-        click.echo(f"no devices at {settings.broker}", err=True)
+        click.echo(f"no devices at {broker_name(settings)}", err=True)
 
 
 def _gateway_rows(fleet: Fleet) -> list[tuple[str, ...]]:

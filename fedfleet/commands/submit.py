@@ -37,9 +37,9 @@ class NoAnswerError(FleetError):
 @click.option("--codec", help="How updates are encoded.")
 @click.option("--strategy", help="How updates are aggregated.")
 @click.option("--region", "regions", multiple=True, help="Only this region; repeatable.")
-@click.option("--epochs", "training.epochs", type=int)
-@click.option("--batch-size", "training.batch_size", type=int)
-@click.option("--learning-rate", "training.learning_rate", type=float)
+@click.option("--epochs", "training__epochs", type=int)
+@click.option("--batch-size", "training__batch_size", type=int)
+@click.option("--learning-rate", "training__learning_rate", type=float)
 @click.option("--deadline-s", type=float, help="Seconds until a round is late.")
 @click.option(
     "--set",
@@ -85,7 +85,8 @@ def _payload(
         raise click.UsageError(message)
     try:
         if by_flags:
-            return submission.build(flags, sets)
+            fields = {name.replace("__", "."): value for name, value in flags.items()}
+            return submission.build(fields, sets)
         payload = task_json.encode() if task_json is not None else source.read()  # type: ignore[union-attr]
         submission.check_json(payload)
     except submission.SubmissionError as error:
@@ -108,21 +109,16 @@ def _ask(settings: ConnectionSettings, payload: bytes, wait_s: float) -> TaskSta
 def _answer(
     client: FleetClient, ids: tuple[str, ...], before: dict[str, TaskStatus], wait_s: float
 ) -> TaskStatus | None:
-    known = next((before[task] for task in ids if task in before), None)
+    known = [status for status in before.values() if submission.is_answer(status.task, ids)]
+    newest_known = max(known, key=lambda status: status.ts, default=None)
     # A task that has ended may get a numbered successor, which takes central its usual time.
-    patience_s = wait_s if known is None or known.is_final else min(wait_s, _KNOWN_TASK_WAIT_S)
-    end = time.monotonic() + patience_s
+    is_running = newest_known is not None and not newest_known.is_final
+    end = time.monotonic() + (min(wait_s, _KNOWN_TASK_WAIT_S) if is_running else wait_s)
     while (message := client.next_message(end - time.monotonic())) is not None:
         status = read_status(message)
-        if status is not None and not message.retained and _is_ours(status.task, ids, before):
+        if status and not message.retained and submission.is_answer(status.task, ids):
             return status
-    return known
-
-
-def _is_ours(task: str, ids: tuple[str, ...], before: dict[str, TaskStatus]) -> bool:
-    return task in ids or (
-        task not in before and any(task.startswith(f"{known}-") for known in ids)
-    )
+    return newest_known
 
 
 def _central(before: list[Message]) -> str:

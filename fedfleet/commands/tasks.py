@@ -5,7 +5,7 @@ import json
 import click
 
 from fedfleet import options
-from fedfleet.client import open_client
+from fedfleet.client import broker_name, open_client
 from fedfleet.errors import FleetError
 from fedfleet.statuses import newest, rounds_table, state_line
 from fedfleet.tables import number, table
@@ -38,7 +38,7 @@ def tasks(*, broker: str | None, mqtt_protocol: str | None, wait_s: float, as_js
     elif ordered:
         click.echo(table(COLUMNS, [_cells(status) for status in ordered]))
     else:
-        click.echo(f"no tasks at {settings.broker}", err=True)
+        click.echo(f"no tasks at {broker_name(settings)}", err=True)
 
 
 @click.command()
@@ -58,7 +58,7 @@ def status(
     settings = options.settings(broker, mqtt_protocol)
     found = read_statuses(settings, status_topic(task).name, wait_s)
     if task not in found:
-        raise UnknownTaskError(task, settings.broker)
+        raise UnknownTaskError(task, broker_name(settings))
     print_status(found[task], as_json=as_json)
 
 

@@ -5,7 +5,7 @@ import sys
 import click
 
 from fedfleet import options
-from fedfleet.client import FleetClient, open_client
+from fedfleet.client import FleetClient, broker_name, open_client
 from fedfleet.commands.tasks import UnknownTaskError, print_status, status_topic
 from fedfleet.screen import Screen
 from fedfleet.statuses import read_status, round_line, state_line
@@ -43,7 +43,7 @@ def watch(
                 break
             last = _next(client)
     if last is None:
-        raise UnknownTaskError(task, settings.broker)
+        raise UnknownTaskError(task, broker_name(settings))
     if not as_json:
         print_status(last, as_json=False)
     sys.exit(0 if last.state == "completed" else 1)

@@ -81,8 +81,7 @@ class Processes:
     def start(self, process: Process) -> Running:
         """Start one process; its stdout and stderr go to ``NAME.log``.
 
-        Raises:
-            FleetError: There is no such program.
+        A program that cannot be run is a process that ended, for ``check`` to tell.
         """
         path = self._log_dir / f"{process.name}.log"
         with path.open("ab") as log:

@@ -33,4 +33,7 @@ def tether(parent_pid: int) -> None:
 
 if __name__ == "__main__":
     tether(int(sys.argv[1]))
-    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  (no shell is the point)
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  (no shell is the point)
+    except OSError as error:
+        sys.exit(f"{sys.argv[2]}: {error.strerror}")
