@@ -4,6 +4,7 @@ Uses torch's exporter (``dynamo=True``) at opset 18, which onnxruntime runs sinc
 axis of input and output is free.
 """
 
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ OPSET = 18
 #: Largest difference between torch and onnxruntime, relative to the largest logit (at least 1).
 TOLERANCE = 1e-4
 
+#: Warns at every export that torchvision is not installed; it is not needed.
+_TALKATIVE = "torch.onnx._internal.exporter._registration"
 _MAX_BATCH = 65_536
 _CHECKED_BATCHES = (1, 3)
 
@@ -59,6 +62,7 @@ def export_onnx(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -
 def _write(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -> None:
     import torch  # noqa: PLC0415
 
+    logging.getLogger(_TALKATIVE).setLevel(logging.ERROR)
     batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
     try:
         with warnings.catch_warnings():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 _REPORTS = 20
+#: Integer buffers (batch counters) are not in the layout.
+_BUFFERS_ALLOWED = 1024
 
 
 class TorchTrainer:
@@ -81,13 +83,14 @@ class TorchTrainer:
         training, examples = request.plan.training, len(request.data)
         steps = total_steps(examples, training)
         reference = request.layout.unflatten(request.parameters)
+        every = max(1, steps // _REPORTS)
         module = self._module(request, reference)
 
         def after_step(step: int) -> None:
             if should_stop():
                 message = f"stopped after {step} of {steps} steps"
                 raise TrainingStoppedError(message)
-            if step % max(1, steps // _REPORTS) == 0:
+            if step % every == 0 or step == steps:
                 progress(step / steps)
 
         job = TorchJob(module, request.data, training, reference)
@@ -108,10 +111,6 @@ class TorchTrainer:
         )
         parameters.write(module, values)
         return module
-
-
-#: Integer buffers are not in the layout; batch counters need a few.
-_BUFFERS_ALLOWED = 1024
 
 
 def _check(request: TrainingRequest) -> None:

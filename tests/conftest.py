@@ -1,0 +1,23 @@
+"""Fixtures that every layer of tests may use."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Callable[[str], Path]:
+    """Return a function: name of a data set -> its directory; skips where it is absent."""
+    root = Path(os.environ.get("FEDFLEET_TEST_DATA") or _DEFAULT_DATA)
+
+    def find(name: str) -> Path:
+        folder = root / name
+        if not folder.is_dir():
+            pytest.skip(f"{folder} is absent; set FEDFLEET_TEST_DATA to a directory with {name}/")
+        return folder
+
+    return find
