@@ -28,7 +28,7 @@ class LocalMachine:
         self._cgroup = cgroup
         self._capabilities = Capabilities(
             backends=backends,
-            memory_bytes=min(int(psutil.virtual_memory().total), *self._limits()),
+            memory_bytes=min((int(psutil.virtual_memory().total), *self._limits())),
             cores=len(os.sched_getaffinity(0)),
             battery_percent=_battery_percent(),
         )
