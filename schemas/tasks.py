@@ -41,7 +41,7 @@ Parameter = Annotated[
     Annotated[bool, Tag("bool")]
     | Annotated[Whole, Tag("int")]
     | Annotated[float, Tag("float")]
-    | Annotated[str, Field(max_length=200), Tag("str")]
+    | Annotated[str, Field(max_length=60), Tag("str")]
     | Annotated[tuple[Whole, ...], Field(max_length=16), Tag("list")],
     Discriminator(
         _shape,

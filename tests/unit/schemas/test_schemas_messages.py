@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas import messages
 from schemas.base import WireMessage
+from schemas.envelope import decode_frame, encode_frame
 from schemas.limits import (
     DEFAULT_CHUNK_BYTES,
     MAX_CHUNK_BYTES,
@@ -26,6 +27,7 @@ from schemas.limits import (
 from schemas.messages import (
     BY_TYPE,
     FRAMED,
+    Assignment,
     DataDescription,
     JobPhase,
     ObjectManifest,
@@ -179,7 +181,7 @@ IDS = [f"dev-{number}" for number in range(MAX_COHORT + 1)]
         ("task.assign", "plan__model_params", {"x": 1 << 53}),
         ("task.assign", "plan__model_params", {"x": [1 << 53]}),
         ("task.assign", "plan__model_params", {"x": [1] * 17}),
-        ("task.assign", "plan__model_params", {"x": "y" * 201}),
+        ("task.assign", "plan__model_params", {"x": "y" * 61}),
         ("task.assign", "plan__codec_params", {"x": float("nan")}),
         ("task.assign", "model__size", 0),
         ("task.assign", "model__size", MAX_OBJECT_BYTES + 1),
@@ -231,11 +233,20 @@ def test_every_limit_holds(name, path, value):
         read(name, **{path: value})
 
 
-def test_a_full_cohort_with_long_ids_fits_a_frame_with_an_inline_model():
-    cohort = [f"{number:032d}" for number in range(MAX_COHORT)]
-    message = read("task.assign", cohort=cohort, settled=[])
-    assert len(message.model_dump_json()) + MAX_INLINE_BYTES < MAX_PAYLOAD_BYTES
-    assert len(message.model_dump_json()) < 48 * 1024
+def test_the_largest_plan_and_the_longest_cohort_fit_one_frame_with_an_inline_model():
+    settings = {f"{number:064d}": "\x01" * 60 for number in range(32)}
+    largest = read(
+        "task.assign",
+        cohort=[f"{number:032d}" for number in range(MAX_COHORT)],
+        settled=[],
+        plan__model_params=settings,
+        plan__codec_params=settings,
+        model__inline=True,
+    )
+    header = WRITER["EXAMPLES"][3].build_header()
+    assert header.type == "task.assign"
+    frame = decode_frame(encode_frame(header, largest, b"m" * MAX_INLINE_BYTES))
+    assert frame.body(Assignment) == largest
 
 
 @given(st.integers(1, MAX_OBJECT_BYTES), st.integers(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))
@@ -303,7 +314,7 @@ PARAMETERS = (
     st.booleans()
     | st.integers(-(2**53) + 1, 2**53 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8"), max_size=200)
+    | st.text(st.characters(codec="utf-8"), max_size=60)
     | st.lists(st.integers(-(2**53) + 1, 2**53 - 1), max_size=16).map(tuple)
 )
 
