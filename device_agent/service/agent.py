@@ -24,6 +24,7 @@ from schemas.envelope import Frame, decode_frame
 from schemas.errors import IdentityError
 from schemas.messages import Assignment, ControlNote, Need, NoJob, Receipt
 from schemas.topics import Address, Kind, Topic, parse
+from transport.assembly import ObjectMismatchError
 from transport.events import Connected, Disconnected, MessageArrived, Outgoing
 from transport.objects import ObjectStore
 
@@ -194,7 +195,10 @@ class Agent:
         return self._parts.jobs.drop(held - keep, now_s)
 
     def _block(self, topic: Topic, payload: bytes, now_s: float) -> list[Outgoing]:
-        progress = self._parts.downloads.block(topic, payload, now_s)
+        try:
+            progress = self._parts.downloads.block(topic, payload, now_s)
+        except ObjectMismatchError as error:
+            return self._parts.jobs.model_failed(topic.sha16 or "", str(error), now_s)
         if progress.completed is None:
             return list(progress.outgoing)
         arrived = self._parts.jobs.model_arrived(progress.completed, now_s)

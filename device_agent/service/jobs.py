@@ -98,6 +98,12 @@ class Jobs:
         waiting = [one for one in self._store.active() if one.model.sha256 == sha256]
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
+    def model_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
+        """Give up the jobs whose model is not what its manifest says."""
+        waiting = [one for one in self._store.active() if one.model.sha256.startswith(sha16)]
+        event = WorkFailed(Refusal("model", reason))
+        return [out for one in waiting for out in self.apply(one, event, now_s)]
+
     def worked(self, key: JobKey, event: JobEvent, now_s: float) -> list[Outgoing]:
         """Put a job through what the training thread tells of it."""
         record = self._in_training(key)

@@ -139,7 +139,9 @@ def test_an_unknown_key_is_refused_by_name():
 
 def test_memory_counts_parameters_optimizer_and_batch():
     momentum, plain, adam = (
-        needed_bytes(plan(epochs=1, batch_size=1, optimizer=name, momentum=momentum), is_warm=False)
+        needed_bytes(
+            plan(epochs=1, batch_size=1, optimizer=name, momentum=momentum), is_warm=False
+        )
         for name, momentum in (("sgd", 0.9), ("sgd", 0.0), ("adam", 0.9))
     )
     assert momentum - plain == 4 * 1000
