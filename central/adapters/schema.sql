@@ -93,3 +93,4 @@ CREATE INDEX IF NOT EXISTS contributions_by_sha ON contributions (sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
 CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);
 CREATE INDEX IF NOT EXISTS rounds_by_model ON rounds (base_model_sha256);
+CREATE INDEX IF NOT EXISTS refusals_by_round ON refusals (task, round);

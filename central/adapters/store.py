@@ -192,6 +192,14 @@ class SqliteStore:
         )
         return cursor.rowcount == 1
 
+    def late(self, task: str, number: int) -> int:
+        """Return how many updates came too late for a round."""
+        row = self._db.execute(
+            "SELECT count(*) FROM refusals WHERE task = ? AND round = ? AND status = 'late'",
+            (task, number),
+        ).fetchone()
+        return int(row[0])
+
     def unwilling(self, task: str) -> Mapping[str, str]:
         """Return the devices that are not asked again for a task, and why."""
         rows = self._db.execute("SELECT device, why FROM unwilling WHERE task = ?", (task,))

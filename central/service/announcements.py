@@ -57,6 +57,8 @@ class Announcements:
         progress = task.progress
         record = self._desk.open_round(task)
         history = self._desk.store.ended_rounds(task.task, MAX_HISTORY)
+        if progress.step == "evaluating":
+            history = history[:-1]  # told once it is measured
         return TaskStatus(
             task=task.task,
             state=progress.state,

@@ -71,6 +71,9 @@ class Store(Protocol):
     def add_refusal(self, refusal: Refusal) -> bool:
         """Remember a final no; False when it is known."""
 
+    def late(self, task: str, number: int) -> int:
+        """Return how many updates came too late for a round."""
+
     def unwilling(self, task: str) -> Mapping[str, str]:
         """Return the devices that are not asked again for a task, and why."""
 
@@ -184,6 +187,8 @@ class ModelEvaluated:
     task: str
     round: int
     metrics: dict[str, float] = field(default_factory=dict)
+    #: Why it could not be measured, if it could not.
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

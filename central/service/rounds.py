@@ -146,6 +146,8 @@ class Rounds:
             summary = record.summary.model_copy(update={"metrics": event.metrics})
             self._desk.store.save_round(replace(record, summary=summary))
         progress = tasks.evaluate(task.progress, event.metrics, now_s)
+        if event.problem and not progress.reason:
+            progress = replace(progress, reason=f"round {event.round}: {event.problem}")
         metrics = event.metrics or task.metrics
         task = replace(task, progress=progress, metrics=metrics)
         yield from self._openings.end_if_final(task, now_s)
@@ -161,7 +163,8 @@ class Rounds:
                 failing = tasks.fail(task.progress, event.reason)
                 yield from self._openings.end_if_final(replace(task, progress=failing), now_s)
             case EvaluateModel(task, number):
-                yield from self.on_evaluated(ModelEvaluated(task.task, number), now_s)
+                unknown = ModelEvaluated(task.task, number, problem=event.reason)
+                yield from self.on_evaluated(unknown, now_s)
             case ExportModel():
                 return
 
@@ -207,6 +210,7 @@ class Rounds:
             round=record.state.number,
             outcome="committed" if model else "abandoned",
             reason=record.state.reason,
+            late=self._desk.store.late(record.task, record.state.number),
             clients=len(record.contributors or ()) if model else 0,
             seconds=round(now_s - record.opened_s, 4),
             uplink_bytes=sum(row.size for row in rows),

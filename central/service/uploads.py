@@ -218,7 +218,14 @@ class Uploads:
         is_own = not isinstance(error, IdentityError) and error.code != "E_TRANSFER"
         if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
             self._count(task, late=1)
+            self._count_in_round(offer)
         return self._desk.receipt(region, _receipt_of(refusal, offer))
+
+    def _count_in_round(self, offer: UpdateManifest) -> None:
+        record = self._desk.store.round(offer.task, offer.round)
+        if record is not None and record.summary is not None:
+            summary = record.summary.model_copy(update={"late": record.summary.late + 1})
+            self._desk.store.save_round(replace(record, summary=summary))
 
     def _forget(self, xfer: str) -> None:
         self._pulling.pop(xfer, None)

@@ -98,6 +98,17 @@ def test_an_update_for_a_closed_round_is_late_again_and_again(rig):
     assert rig.status("t").late == 1
     rig.work()
     assert rig.update("c", job).status == "late"
+    assert rig.status("t").history[0].late == 1
+
+
+def test_a_late_update_is_counted_with_its_round_also_after_the_round_has_ended(rig):
+    job = begin(rig)
+    rig.update("a", job)
+    rig.update("b", job)
+    rig.work()
+    assert rig.status("t").history[0].late == 0
+    rig.update("c", job)
+    assert rig.status("t").history[0].late == 1
 
 
 @pytest.mark.parametrize(
@@ -240,6 +251,7 @@ def test_an_evaluation_that_fails_does_not_end_the_task(tmp_path):
     rig.event(rig.worker.jobs.work(rig.worker.waiting.pop()))
     rig.event(JobFailed(rig.worker.waiting.pop(), "no torch"))
     assert rig.newest().round == 2
+    assert rig.status("t").history[0].metrics == {}
     rig.connection.close()
 
 
