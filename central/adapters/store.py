@@ -266,7 +266,7 @@ class SqliteStore:
         return bool(found[0])
 
     def purge(self, before_s: float) -> list[str]:
-        """Delete tasks that ended before a time; return objects that nothing refers to now."""
+        """Delete tasks that ended before a time; return the objects that they named."""
         old = "SELECT task FROM tasks WHERE ended_s < ?"
         named = self._db.execute(
             f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
@@ -278,9 +278,10 @@ class SqliteStore:
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
         self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,))
-        return [sha256 for (sha256,) in named if sha256 and not self._is_referred_to(sha256)]
+        return [sha256 for (sha256,) in named if sha256]
 
-    def _is_referred_to(self, sha256: str) -> bool:
+    def is_referred_to(self, sha256: str) -> bool:
+        """Tell whether a task, a round or a contribution names an object."""
         found = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM rounds WHERE model_sha256 = ?) "
             "OR EXISTS (SELECT 1 FROM contributions WHERE sha256 = ?)",

@@ -47,6 +47,8 @@ class Desk:
     jobs: list[Job] = field(default_factory=list)
     #: Tasks whose status changed; True: say so at once, False: with the next tick.
     changed: dict[str, bool] = field(default_factory=dict)
+    #: Objects that no row may need any more; looked at and removed after the commit.
+    discarded: list[str] = field(default_factory=list)
     #: Whether a round might now be opened.
     wants_schedule: bool = False
     _layouts: dict[str, Layout] = field(default_factory=dict)

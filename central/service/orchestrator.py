@@ -31,6 +31,7 @@ from transport.retry import Backoff
 LASTING_CODES = frozenset({"memory", "data", "model", "policy"})
 _TICK_S = 0.5
 _PURGE_EVERY_S = 3600.0
+_KEEP_PARTS_S = 86_400.0
 
 
 class Orchestrator:
@@ -80,10 +81,15 @@ class Orchestrator:
         """Give the worker the jobs that the transaction made due."""
         for job in self._desk.take_jobs():
             self._worker.submit(job)
+        while self._desk.discarded:
+            sha256 = self._desk.discarded.pop()
+            if not self._desk.store.is_referred_to(sha256):
+                self._desk.objects.remove(sha256)
 
     def _purge(self, now_s: float) -> None:
-        for sha256 in self._desk.store.purge(now_s - self._keep_task_s):
-            self._desk.objects.remove(sha256)
+        self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)
+        self._desk.puller.expire(now_s)
+        self._desk.objects.remove_parts(now_s - _KEEP_PARTS_S)
 
     def _dispatch(self, event: object, now_s: float) -> Iterator[Outgoing]:
         match event:

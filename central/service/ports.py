@@ -98,6 +98,9 @@ class Store(Protocol):
     def save_gateway(self, record: GatewayRecord) -> None:
         """Insert or replace one gateway."""
 
+    def is_referred_to(self, sha256: str) -> bool:
+        """Tell whether a task, a round or a contribution names an object."""
+
     def is_model(self, sha256: str) -> bool:
         """Tell whether an object is the model of a task or the base of one of its rounds."""
 
@@ -105,7 +108,7 @@ class Store(Protocol):
         """Delete tasks that ended before a time, with all that is theirs.
 
         Returns:
-            The digests of the objects that nothing refers to any more.
+            The digests of the objects that they named.
         """
 
 
@@ -120,6 +123,9 @@ class Objects(Protocol):
 
     def remove(self, sha256: str) -> None:
         """Remove the object; one that is not there is no error."""
+
+    def remove_parts(self, before_s: float) -> int:
+        """Remove what was begun and not touched since a time; return how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ class Uploads:
             yield from self._accept(region, offer, payload, now_s)
         except WireError as error:
             yield self._refuse(region, offer, error, now_s)
+            self._desk.discarded.append(progress.completed)
 
     def _accept(
         self, region: str, offer: UpdateManifest, payload: bytes, now_s: float

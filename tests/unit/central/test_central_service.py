@@ -614,6 +614,22 @@ def test_a_manifest_that_lies_about_the_whole_object_is_rejected(tmp_path):
     rig.connection.close()
 
 
+def test_a_large_update_that_ends_up_late_leaves_no_file(tmp_path):
+    rig = CentralRig(tmp_path, BigModeler())
+    job = begin(rig)
+    xfer, frame, payload = rig.update_frame("c", job, 3.0)
+    rig.arrive(Topic(Kind.MANIFEST, Address.of_gateway("eu"), xfer=xfer), frame)
+    serve(rig, job, "a", 1.0)
+    serve(rig, job, "b", 2.0)
+    found = []
+    for k in range(-(-len(payload) // (256 << 10))):
+        where = Topic(Kind.CHUNK, Address.of_gateway("eu"), xfer=xfer, k=k)
+        found += rig.arrive(where, payload[k * (256 << 10) : (k + 1) * (256 << 10)])
+    assert receipts(found)[-1].status == "late"
+    assert len(rig.objects.sizes()) == 3
+    rig.connection.close()
+
+
 def test_what_is_old_is_purged_with_its_objects(tmp_path):
     rig = CentralRig(tmp_path, BigModeler(), keep_task_s=10.0)
     job = begin(rig, rounds=1)
