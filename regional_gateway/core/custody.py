@@ -106,7 +106,7 @@ def find_fault(offer: Offer) -> Refuse | None:
         return Refuse("E_SCHEMA", fault)
     expected = transfer_id(offer.device, manifest.task, manifest.round, manifest.object.sha256)
     if not offer.xfer == manifest.xfer == expected:
-        return Refuse("E_XFER", f"xfer: {manifest.xfer} on topic {offer.xfer}, must be {expected}")
+        return Refuse("E_TRANSFER", f"xfer: {manifest.xfer} on topic {offer.xfer}, must be {expected}")
     return _find_tail_fault(offer)
 
 
@@ -114,7 +114,7 @@ def _find_tail_fault(offer: Offer) -> Refuse | None:
     described = offer.manifest.object
     if offer.tail_bytes != described.tail_bytes():
         return Refuse(
-            "E_FORMAT", f"tail: {offer.tail_bytes} bytes, must be {described.tail_bytes()}"
+            "E_SIZE", f"tail: {offer.tail_bytes} bytes, must be {described.tail_bytes()}"
         )
     if described.inline and offer.tail_sha256 != described.sha256:
         return Refuse(

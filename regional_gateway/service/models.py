@@ -105,7 +105,7 @@ class Models:
 
     def wake(self, now_s: float) -> list[Outgoing]:
         """Central is back: ask again at once."""
-        return [*self.fetch_missing(now_s), *self._puller.wake(now_s)]
+        return [*self._puller.wake(now_s), *self.fetch_missing(now_s)]
 
     def release(self) -> None:
         """Stop what no assignment needs any more, after the commit, and trim the cache."""
