@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Without a GPU: make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# May carry options of pip, to take a CPU-only build from an index of your choice.
 TORCH ?= torch==2.13.0
 # Passed on: make demo DEMO="--devices 4 --rounds 3"
 DEMO ?=
