@@ -66,13 +66,14 @@ class NoiseTrainer:
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
+        self.factor = np.float32(0.1)
 
     def train(self, request: TrainingRequest, progress, should_stop) -> TrainingResult:
         if self.fault is not None:
             raise self.fault
         rng = np.random.default_rng(request.round_seed)
         noise = rng.standard_normal(request.layout.size, dtype=np.float32)
-        delta = noise * np.float32(0.1) + request.parameters * np.float32(0.01)
+        delta = noise * self.factor + request.parameters * np.float32(0.01)
         return TrainingResult(delta, len(request.data), {"loss": 0.5, "odd": float("nan")})
 
 

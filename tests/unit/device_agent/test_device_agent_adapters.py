@@ -1,15 +1,17 @@
 """The training thread, the machine, the policy file and the data."""
 
+import hashlib
 import queue
 import threading
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
-from device_agent_bench import DEVICE, SMALL, NoiseTrainer, dataset, model_file, plan_for
+from device_agent_bench import DEVICE, LARGE, SMALL, NoiseTrainer, dataset, model_file, plan_for
 
 from device_agent.adapters.data_sources import load_data
-from device_agent.adapters.job_run import JobRun
+from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.worker import PROGRESS_S, TrainingWorker, _Order
@@ -24,7 +26,9 @@ from device_agent.service.ports import (
 )
 from learning.data.dataset import DataError
 from schemas.limits import MIB
+from schemas.tasks import Privacy
 from transport.objects import ObjectStore
+from updates.codecs.registry import create
 
 WAIT_S = 10
 
@@ -148,6 +152,75 @@ def test_a_trainer_that_crashes_fails_the_job_and_the_thread_lives(shop, fault, 
     trainer.fault = None
     worker.assign(worker.work(2))
     assert isinstance(next_event(worker), TrainingFinished)
+
+
+@pytest.fixture
+def job_run(tmp_path):
+    objects = ObjectStore(tmp_path)
+    trainer = NoiseTrainer()
+    run = JobRun(
+        DEVICE, {"digits": dataset()}, objects, lambda _: trainer, tmp_path / "parts", lambda: 0.0
+    )
+    return trainer, run, objects.put(model_file(LARGE), durable=False)
+
+
+def run_one(run, plan, sha256):
+    return run.run(Work(JobKey("t-1", 1), plan, sha256), lambda _: None, lambda: False)
+
+
+def test_a_large_update_is_a_file_with_the_bytes_of_its_digest(job_run):
+    _, run, sha256 = job_run
+    update = run_one(run, plan_for(LARGE), sha256)
+    data = update.file.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == update.manifest.sha256
+    assert len(update.tail) == 32 * update.manifest.chunks
+
+
+def test_the_same_work_gives_the_same_bytes_and_another_round_gives_others(job_run):
+    _, run, sha256 = job_run
+    plan = plan_for(LARGE, codec="int8")
+    assert run_one(run, plan, sha256).tail == run_one(run, plan, sha256).tail
+    other = run.run(Work(JobKey("t-1", 2), plan, sha256), lambda _: None, lambda: False)
+    assert other.tail != run_one(run, plan, sha256).tail
+
+
+def test_an_update_is_clipped_as_the_plan_says(job_run):
+    _, run, sha256 = job_run
+    plan = plan_for(LARGE).model_copy(update={"privacy": Privacy(clip_norm=0.5)})
+    payload = run_one(run, plan, sha256).file.read_bytes()
+    norm = np.linalg.norm(create("raw-f32").decode(payload, LARGE))
+    assert norm == pytest.approx(0.5, rel=1e-5)
+
+
+def refusal_of(run, plan, sha256):
+    with pytest.raises(JobError) as caught:
+        run_one(run, plan, sha256)
+    return caught.value.cause
+
+
+def test_a_job_for_data_that_is_gone_is_refused(job_run):
+    _, run, sha256 = job_run
+    plan = plan_for(LARGE).model_copy(update={"data": "har"})
+    assert refusal_of(run, plan, sha256).code == "data"
+
+
+def test_a_job_whose_model_is_gone_is_refused(job_run):
+    _, run, _ = job_run
+    assert refusal_of(run, plan_for(LARGE), "0" * 64).code == "model"
+
+
+def test_an_update_that_is_not_finite_is_never_sent(job_run):
+    trainer, run, sha256 = job_run
+    trainer.factor = np.float32("inf")
+    cause = refusal_of(run, plan_for(LARGE), sha256)
+    assert cause.code == "training"
+    assert "finite" in cause.reason
+
+
+def test_a_disk_that_is_full_fails_the_job_and_leaves_no_file(job_run, tmp_path):
+    _, run, sha256 = job_run
+    full = replace(run, scratch=tmp_path / "nowhere")
+    assert refusal_of(full, plan_for(LARGE), sha256).code == "storage"
 
 
 def test_a_worker_without_work_closes_at_once(shop):

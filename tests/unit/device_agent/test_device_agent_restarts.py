@@ -161,3 +161,14 @@ def test_a_plan_is_stored_as_it_was_cut(tmp_path):
     assert record.plan == plan_for(SMALL, epochs=3)
     assert not record.model.inline
     assert len(record.digests) == 32
+
+
+def test_a_device_killed_with_every_chunk_on_disk_asks_for_none(tmp_path):
+    bench = Bench(tmp_path)
+    bench.assign(LARGE)
+    record = bench.store.get(JobKey(TASK, 1))
+    part = bench.objects.part_path(record.model.sha256[:16], record.model.sha256)
+    part.write_bytes(model_file(LARGE))
+    bench = bench.reborn()
+    assert bench.state() == "training"
+    assert of_kind([*bench.sent, *bench.wait(5)], Kind.GET) == []
