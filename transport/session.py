@@ -119,6 +119,7 @@ class PahoSession:
 
     def start(self) -> None:
         """Begin to connect and keep reconnecting; returns at once."""
+        self._waker.open()
         self._thread.start()
 
     @property

@@ -15,35 +15,48 @@ class Waker:
     """Wakes the thread that waits in a selector; ``wake`` is safe and cheap from any thread."""
 
     def __init__(self) -> None:
-        self.receiver, self._sender = socket.socketpair()
-        self.receiver.setblocking(False)  # noqa: FBT003
-        self._sender.setblocking(False)  # noqa: FBT003
+        self._ends: tuple[socket.socket, socket.socket] | None = None
         self._is_set = False
+
+    def open(self) -> None:
+        """Take the sockets; before that, and after ``close``, ``wake`` does nothing."""
+        receiver, sender = self._ends = socket.socketpair()
+        receiver.setblocking(False)  # noqa: FBT003
+        sender.setblocking(False)  # noqa: FBT003
+
+    @property
+    def receiver(self) -> socket.socket | None:
+        """What becomes readable by ``wake``; None while closed."""
+        return None if self._ends is None else self._ends[0]
 
     def wake(self) -> None:
         """Make the next or present wait return at once."""
-        if not self._is_set:
+        ends = self._ends
+        if ends is not None and not self._is_set:
             self._is_set = True
             with contextlib.suppress(OSError):  # full: awake already; closed: nobody waits
-                self._sender.send(b"w")
+                ends[1].send(b"w")
 
     def clear(self) -> None:
         """Forget the calls so far; call it before looking at what they were about."""
-        with contextlib.suppress(BlockingIOError):
-            self.receiver.recv(4096)
+        if self._ends is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._ends[0].recv(4096)
         self._is_set = False
 
     def close(self) -> None:
         """Release the sockets."""
-        self._sender.close()
-        self.receiver.close()
+        ends, self._ends = self._ends, None
+        for end in ends or ():
+            end.close()
 
 
 class Watched:
     """The sockets that the loop waits for: the connection's, and the waker's."""
 
     def __init__(self, selector: selectors.BaseSelector, waker: Waker) -> None:
-        selector.register(waker.receiver, selectors.EVENT_READ)
+        if waker.receiver is not None:
+            selector.register(waker.receiver, selectors.EVENT_READ)
         self._selector = selector
         self._mask = 0
 
