@@ -26,5 +26,6 @@ MAX_WANT = 64
 MAX_OBJECT_BYTES = 4 * 1024 * MIB
 #: A manifest's tail carries one SHA-256 (32 bytes) a chunk.
 MAX_CHUNKS = 16384
-#: Clients in one assignment to one region; their ids must fit the header.
-MAX_COHORT = 1000
+#: Clients in one assignment to one region; their ids, and those of the clients whose updates
+#: were settled, must fit the header.
+MAX_COHORT = 800

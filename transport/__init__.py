@@ -1,1 +1,1 @@
-"""How messages and large objects travel: MQTT sessions, transfers, and what must survive a crash."""
+"""How messages and large objects travel, and what of it must survive a crash."""

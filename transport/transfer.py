@@ -107,7 +107,7 @@ class ChunkWindow:
 
     def lapse(self, now_s: float) -> None:
         """Give up waiting for what is in flight when nothing has arrived for too long."""
-        if not self._flight or now_s - self._active_s < self._hold_s:
+        if not self._flight or now_s < self._active_s + self._hold_s:
             return
         self._flight.clear()
         self._silences += 1

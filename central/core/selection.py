@@ -5,12 +5,12 @@ source's description, and the group fixed by the task's first round is kept.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.limits import MIB
+from schemas.limits import MAX_COHORT, MIB
 from schemas.messages import DataDescription, DeviceState
 from schemas.tasks import TaskSubmission
 
@@ -64,7 +64,9 @@ def find_fit(
     """
     misfits: Counter[str] = Counter()
     groups: dict[DataKey, dict[str, DataDescription]] = {}
+    regions: dict[str, str] = {}
     for candidate in candidates:
+        regions[candidate.device] = candidate.region
         why = misfit(task, candidate)
         sources = [] if why else _sources(task, candidate, data)
         if why or not sources:
@@ -78,7 +80,10 @@ def find_fit(
     others = {device for group in groups.values() for device in group} - set(members)
     if others:
         misfits["with unlike data"] += len(others)
-    return Fit(tuple(sorted(members)), next(iter(members.values())), dict(misfits))
+    taken = _at_most_a_cohort_a_region(sorted(members), regions)
+    if len(taken) < len(members):
+        misfits[f"beyond {MAX_COHORT} in one region"] += len(members) - len(taken)
+    return Fit(taken, members[taken[0]], dict(misfits))
 
 
 def misfit(task: TaskSubmission, candidate: Candidate) -> str | None:
@@ -102,6 +107,19 @@ def choose(task: TaskSubmission, fit: Fit, min_clients: int, round_number: int) 
     rng = np.random.default_rng([task.seed, round_number])
     picked = rng.choice(len(fit.devices), size=size, replace=False)
     return tuple(fit.devices[index] for index in sorted(picked))
+
+
+def _at_most_a_cohort_a_region(
+    devices: Iterable[str], regions: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Leave out what one assignment to a region could not name."""
+    counts: Counter[str] = Counter()
+    taken = []
+    for device in devices:
+        counts[regions[device]] += 1
+        if counts[regions[device]] <= MAX_COHORT:
+            taken.append(device)
+    return tuple(taken)
 
 
 def _sources(

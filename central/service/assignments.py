@@ -92,7 +92,8 @@ class Assignments:
             if ref not in question.holding:
                 self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
                 yield from self._send(task, record, region, now_s)
-        answer = NoJob(keep=tuple(keep[:64]))
+        held = tuple(ref for ref in keep if ref in question.holding)
+        answer = NoJob(keep=held)
         yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
 
     def _send(

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from central.core.selection import Candidate, choose, find_fit
+from schemas.limits import MAX_COHORT
 from schemas.messages import Capabilities, DataDescription, DeviceState
 from schemas.tasks import Requirements, TaskSubmission
 
@@ -120,6 +121,13 @@ def test_a_cohort_is_sorted_large_enough_and_the_same_every_time(fleet, needed, 
     assert list(cohort) == sorted(set(cohort))
     assert set(cohort) <= set(fit.devices)
     assert len(cohort) == min(fleet, task.cohort_size(needed))
+
+
+def test_one_region_gives_at_most_what_one_assignment_can_name():
+    fleet = [a_device(f"e{i:04}") for i in range(MAX_COHORT + 3)]
+    fit = find_fit(a_task(), [*fleet, a_device("us-1", region="us")])
+    assert len(fit.devices) == MAX_COHORT + 1
+    assert fit.misfits == {f"beyond {MAX_COHORT} in one region": 3}
 
 
 def test_rounds_choose_differently():

@@ -7,6 +7,7 @@ from central.adapters.jobs import read_model
 from central.service.ports import JobFailed
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
+from schemas.limits import MAX_COHORT
 from schemas.messages import Get, JobRef, Need
 from schemas.tasks import CentralState
 from schemas.topics import Address, Kind, Topic
@@ -490,6 +491,19 @@ def test_a_task_without_an_id_is_the_same_until_ten_minutes_after_its_end(rig):
 def test_a_retained_submission_does_not_start_a_task(rig):
     rig.submit(retained=True)
     assert rig.store.live_tasks() == []
+
+
+def test_the_largest_assignment_fits_a_frame(rig):
+    names = [f"{number:032d}" for number in range(MAX_COHORT)]
+    rig.fleet(*names)
+    rig.submit(task="t" * 32, cohort=MAX_COHORT, min_clients=MAX_COHORT, codec="raw-f32", rounds=2)
+    rig.work()
+    job = rig.newest()
+    assert len(job.cohort) == MAX_COHORT
+    for name in names:
+        rig.update(name, job)
+    rig.work()
+    assert len(rig.newest().settled[0].counted) == MAX_COHORT
 
 
 @pytest.mark.parametrize(

@@ -314,9 +314,9 @@ def test_the_text_names_the_field_of_the_body():
 def test_a_header_larger_than_its_limit_cannot_be_encoded():
     counted = tuple(f"{number:032d}" for number in range(MAX_COHORT))
     full = Settlement(task="t-1", round=1, counted=counted)
-    encode_frame(header(), NoJob(settled=(full,)))
+    encode_frame(header(), NoJob(settled=(full, full)))
     with pytest.raises(FrameError, match=r"header: [0-9]+ bytes, at most 65536"):
-        encode_frame(header(), NoJob(settled=(full, full)))
+        encode_frame(header(), NoJob(settled=(full, full, full)))
 
 
 def test_a_frame_and_its_header_cannot_be_changed():
