@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.core.jobs import Refusal
+from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
 from device_agent.service.ports import (
     EncodedUpdate,

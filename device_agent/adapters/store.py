@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from device_agent.core.jobs import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
+from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
 from device_agent.service.records import JobRecord, Outcome
 from schemas.messages import ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from device_agent.adapters.job_run import JobError, JobRun
-from device_agent.core.jobs import Refusal
+from device_agent.core.job import Refusal
 from device_agent.service.ports import (
     TrainingError,
     TrainingFailed,

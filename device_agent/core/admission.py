@@ -5,7 +5,7 @@ Checked in this order, the first misfit is the answer: busy, policy, memory, dat
 
 from dataclasses import dataclass
 
-from device_agent.core.jobs import Refusal
+from device_agent.core.job import Refusal
 from device_agent.core.memory import needed_bytes
 from device_agent.core.policy import LocalPolicy, refuse
 from schemas.limits import MIB

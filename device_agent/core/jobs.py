@@ -17,174 +17,34 @@
    program.
 """
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from typing_extensions import assert_never
 
+from device_agent.core.job import Job, JobKey, JobState, Refusal
+from device_agent.core.job_events import (
+    AssignedAgain,
+    Cancelled,
+    FindModel,
+    Instruction,
+    JobEvent,
+    ModelArrived,
+    ModelAwaited,
+    OfferAgain,
+    Overtaken,
+    Progressed,
+    Receipted,
+    Report,
+    Restarted,
+    StartTraining,
+    StopWork,
+    UpdateStored,
+    WorkEvent,
+    WorkFailed,
+)
+
 MAX_STARTS = 5
 
-
-class JobState(Enum):
-    """Where a job stands; the value is what is stored."""
-
-    ACCEPTED = "accepted"
-    DOWNLOADING = "downloading"
-    TRAINING = "training"
-    UPLOADING = "uploading"
-    DONE = "done"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    SUPERSEDED = "superseded"
-
-
-#: The update does not exist yet.
-BEFORE_UPLOAD = frozenset({JobState.ACCEPTED, JobState.DOWNLOADING, JobState.TRAINING})
-ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.REJECTED, JobState.SUPERSEDED})
-
-
-@dataclass(frozen=True, slots=True)
-class JobKey:
-    """One round of one task."""
-
-    task: str
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a job is not done: a stable code, and a reason for the person who asks."""
-
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job.
-
-    Attributes:
-        key: Task and round.
-        state: Where it stands.
-        cause: Why it was refused, failed or was superseded.
-        starts: How often training was begun.
-        xfer: Transfer id of its update, once that is stored.
-    """
-
-    key: JobKey
-    state: JobState = JobState.ACCEPTED
-    cause: Refusal | None = None
-    starts: int = 0
-    xfer: str | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ENDED
-
-    @property
-    def is_before_upload(self) -> bool:
-        """Whether its update does not exist yet."""
-        return self.state in BEFORE_UPLOAD
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAwaited:
-    """The global model is not here and was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelArrived:
-    """The global model is here, whole and checked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """A share of the training is done, 0 to 1."""
-
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateStored:
-    """The encoded update is on disk under this transfer id."""
-
-    xfer: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkFailed:
-    """The job cannot be done."""
-
-    cause: Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Receipted:
-    """The update has its final receipt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overtaken:
-    """A newer round of the task is there, or nobody wants this one any more."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The task was cancelled from above."""
-
-
-@dataclass(frozen=True, slots=True)
-class AssignedAgain:
-    """The same assignment came once more: whoever sent it does not know our answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted:
-    """The program began anew and found this job in its database."""
-
-
-#: What matters only while the update does not exist yet.
-WorkEvent = (
-    ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
-)
-JobEvent = WorkEvent | Receipted | Cancelled | AssignedAgain
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Tell how far the job is.
-
-    Attributes:
-        progress: Share of the training that is done, where it is known.
-    """
-
-    progress: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FindModel:
-    """Look for the global model here, else ask for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartTraining:
-    """Begin to train, after the commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopWork:
-    """Stop what runs for this job: its download or its training."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfferAgain:
-    """Offer the stored update at once."""
-
-
-Instruction = Report | FindModel | StartTraining | StopWork | OfferAgain
 Step = tuple[Job, tuple[Instruction, ...]]
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pydantic import Field, field_validator
 
-from device_agent.core.jobs import Refusal
+from device_agent.core.job import Refusal
 from schemas.base import PersonMessage
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from device_agent.core.jobs import JobKey, Progressed, WorkFailed
+from device_agent.core.job import JobKey
+from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs

@@ -6,43 +6,37 @@ from dataclasses import replace
 import structlog
 from typing_extensions import assert_never
 
-from device_agent.core.jobs import (
+from device_agent.core.job import Job, JobKey, JobState, Refusal
+from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
     FindModel,
     Instruction,
-    Job,
     JobEvent,
-    JobKey,
-    JobState,
     ModelArrived,
     ModelAwaited,
     OfferAgain,
     Overtaken,
     Receipted,
-    Refusal,
     Report,
     Restarted,
     StartTraining,
     StopWork,
     UpdateStored,
     WorkFailed,
-    accept,
-    reject,
-    transition,
 )
+from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
-from schemas.messages import Assignment, JobStatus, Settlement
+from schemas.messages import Assignment, Settlement
 from transport.events import Outgoing
 from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
-_MAX_REASON_CHARACTERS = 500
 _ENDED_KEPT_S = 30 * 86_400.0
 
 
@@ -225,7 +219,7 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                return [self._wire.status(_status(record.job, progress))]
+                return [self._wire.status(record.job, progress)]
             case FindModel():
                 return self._find_model(record, now_s)
             case OfferAgain():
@@ -242,15 +236,3 @@ class Jobs:
         if progress.completed is not None:
             return [*progress.outgoing, *self.apply(record, ModelArrived(), now_s)]
         return [*self.apply(record, ModelAwaited(), now_s), *progress.outgoing]
-
-
-def _status(job: Job, progress: float | None) -> JobStatus:
-    cause = job.cause
-    return JobStatus(
-        task=job.key.task,
-        round=job.key.round,
-        state="failed" if job.state is JobState.SUPERSEDED else job.state.value,
-        code=cause.code if cause else None,
-        reason=cause.reason[:_MAX_REASON_CHARACTERS] if cause else None,
-        progress=progress,
-    )

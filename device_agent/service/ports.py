@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.core.jobs import JobKey, Refusal
+from device_agent.core.job import JobKey, Refusal
 from learning.data.dataset import Dataset
 from schemas.messages import Capabilities, ObjectManifest, TrainingPlan
 from updates.layout import Layout

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from device_agent.core.jobs import JobKey
+from device_agent.core.job import JobKey
 from device_agent.service.records import JobStore
 from device_agent.service.wire import Wire
 from schemas.envelope import decode_frame

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from device_agent.core.jobs import Job, JobKey
+from device_agent.core.job import Job, JobKey
 from schemas.messages import ObjectManifest, TrainingPlan
 
 Outcome = Literal["counted", "discarded"]

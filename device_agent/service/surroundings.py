@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from device_agent.core import policy as owner
 from device_agent.core.admission import Situation, refusal
-from device_agent.core.jobs import Refusal
+from device_agent.core.job import Refusal
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import Machine, Worker
 from schemas.messages import Assignment, DataDescription, TrainingPlan

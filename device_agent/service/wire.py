@@ -1,10 +1,13 @@
 """Writes this device's messages: each as a frame, under its own subtree."""
 
+from device_agent.core.job import Job, JobState
 from schemas.base import WireMessage
 from schemas.messages import JobStatus
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
 from transport.frames import FrameWriter
+
+_MAX_REASON_CHARACTERS = 500
 
 
 class Wire:
@@ -23,7 +26,16 @@ class Wire:
         """Return a message that is about no particular job."""
         return Outgoing(Topic(kind, self.address), self.frames.frame(body))
 
-    def status(self, status: JobStatus) -> Outgoing:
+    def status(self, job: Job, progress: float | None) -> Outgoing:
         """Return the message that tells how far a job is."""
-        frame = self.frames.frame(status, task=status.task, round_number=status.round)
-        return Outgoing(Topic(Kind.JOB_STATUS, self.address, task=status.task), frame)
+        key, cause = job.key, job.cause
+        status = JobStatus(
+            task=key.task,
+            round=key.round,
+            state="failed" if job.state is JobState.SUPERSEDED else job.state.value,
+            code=cause.code if cause else None,
+            reason=cause.reason[:_MAX_REASON_CHARACTERS] if cause else None,
+            progress=progress,
+        )
+        frame = self.frames.frame(status, task=key.task, round_number=key.round)
+        return Outgoing(Topic(Kind.JOB_STATUS, self.address, task=key.task), frame)

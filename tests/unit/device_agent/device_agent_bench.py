@@ -11,7 +11,7 @@ import numpy as np
 from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.store import SqliteJobStore, open_store
 from device_agent.app import Device, compose
-from device_agent.core.jobs import JobKey, Refusal
+from device_agent.core.job import JobKey, Refusal
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import (
     Trainer,

@@ -15,7 +15,7 @@ from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.worker import PROGRESS_S, TrainingWorker, _Order
-from device_agent.core.jobs import JobKey
+from device_agent.core.job import JobKey
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import (
     TrainingFailed,

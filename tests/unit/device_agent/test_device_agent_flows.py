@@ -21,7 +21,7 @@ from device_agent_bench import (
     statuses,
 )
 
-from device_agent.core.jobs import JobKey, Refusal
+from device_agent.core.job import JobKey, Refusal
 from device_agent.service.ports import TrainingError, TrainingFailed, TrainingProgressed
 from schemas.envelope import decode_frame
 from schemas.errors import IdentityError, PayloadError

@@ -6,32 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.core.jobs import (
-    ENDED,
-    MAX_STARTS,
+from device_agent.core.job import ENDED, Job, JobKey, JobState, Refusal
+from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
     FindModel,
-    Job,
-    JobKey,
-    JobState,
     ModelArrived,
     ModelAwaited,
     OfferAgain,
     Overtaken,
     Progressed,
     Receipted,
-    Refusal,
     Report,
     Restarted,
     StartTraining,
     StopWork,
     UpdateStored,
     WorkFailed,
-    accept,
-    reject,
-    transition,
 )
+from device_agent.core.jobs import MAX_STARTS, accept, reject, transition
 
 KEY = JobKey("t-1", 3)
 XFER = "ab" * 16

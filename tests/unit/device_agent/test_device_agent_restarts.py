@@ -14,7 +14,8 @@ from device_agent_bench import (
     states,
 )
 
-from device_agent.core.jobs import MAX_STARTS, JobKey
+from device_agent.core.job import JobKey
+from device_agent.core.jobs import MAX_STARTS
 from schemas.messages import DeviceState, Get
 from schemas.topics import Kind
 
