@@ -39,9 +39,9 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe("mlp", rounds=10, epochs=2, batch_size=16, learning_rate=0.05),
-    "mnist": Recipe("lenet5", rounds=10, epochs=1, batch_size=32, learning_rate=0.05),
-    "har": Recipe("cnn1d", rounds=20, epochs=1, batch_size=32, learning_rate=0.02),
+    "digits": Recipe("mlp", rounds=15, epochs=2, batch_size=16, learning_rate=0.05),
+    "mnist": Recipe("lenet5", rounds=5, epochs=1, batch_size=32, learning_rate=0.05),
+    "har": Recipe("cnn1d", rounds=20, epochs=3, batch_size=16, learning_rate=0.02),
 }
 
 
