@@ -1,6 +1,7 @@
 """One client's connection at the embedded broker: what it sends in, what is sent to it."""
 
 import asyncio
+import itertools
 from typing import Any, Protocol
 
 from amqtt.adapters import BufferReader
@@ -30,6 +31,8 @@ from transport.mailbox import Mailbox
 _MAX_UNREAD_BYTES = 4 * MIB
 _MAX_QOS_2 = 20
 _KEEPALIVE_FACTOR = 1.5
+#: Buffered packets of one client that are handled before the others get a turn.
+_PACKETS_A_TURN = 32
 
 
 class Router(Protocol):
@@ -105,8 +108,12 @@ class ClientConnection:
 
     async def _read_until_end(self) -> bool:
         loop = asyncio.get_running_loop()
-        while True:
+        for number in itertools.count(1):
             self._heard_s = loop.time()
+            if number % _PACKETS_A_TURN == 0:
+                await asyncio.sleep(0)
+            if self._writer.transport.is_closing():
+                break
             header, body = await read_packet(self._reader)
             if header.packet_type == DISCONNECT:
                 return True
@@ -117,6 +124,7 @@ class ClientConnection:
             except Exception as error:
                 message = f"packet type {header.packet_type}: {type(error).__name__}: {error}"
                 raise ProtocolViolationError(message) from error
+        return False
 
     async def _handle(self, header: MQTTFixedHeader, body: bytes) -> None:
         handler = _HANDLERS.get(header.packet_type)
