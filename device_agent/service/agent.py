@@ -18,6 +18,7 @@ from device_agent.service.ports import (
 )
 from device_agent.service.questions import Questions
 from device_agent.service.records import JobStore
+from device_agent.service.settlements import settle
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
@@ -64,7 +65,6 @@ class Agent:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._is_connected = False
 
     def resume(self, now_s: float) -> None:
         """Go on after a restart; called once, in a transaction, before the first event."""
@@ -88,16 +88,16 @@ class Agent:
             case Connected():
                 return self._connected(now_s)
             case Disconnected():
-                self._is_connected = False
+                self._parts.jobs.is_connected = False
                 return []
             case _:
                 return []
 
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Return what is due: heartbeat, question, offers, requests for chunks."""
-        if not self._is_connected:
-            return []
         parts = self._parts
+        if not parts.jobs.is_connected:
+            return []
         return [
             *parts.births.due(now_s),
             *parts.questions.due(now_s),
@@ -107,9 +107,9 @@ class Agent:
 
     def next_due_s(self, now_s: float) -> float | None:  # noqa: ARG002 - the loop's port
         """Return when ``tick`` is needed next."""
-        if not self._is_connected:
-            return None
         parts = self._parts
+        if not parts.jobs.is_connected:
+            return None
         moments = (
             parts.births.next_heartbeat_s,
             parts.questions.next_s,
@@ -121,6 +121,8 @@ class Agent:
     def after_commit(self) -> None:
         """Make training thread, pulls and files agree with what was committed."""
         parts = self._parts
+        if parts.jobs.is_connected:
+            parts.jobs.untold.clear()
         if not parts.jobs.has_changed:
             return
         parts.worker.assign(parts.jobs.work())
@@ -140,11 +142,12 @@ class Agent:
                 return jobs.worked(key, WorkFailed(cause), now_s)
 
     def _connected(self, now_s: float) -> list[Outgoing]:
-        self._is_connected = True
         parts = self._parts
+        parts.jobs.is_connected = True
         return [
             parts.births.birth(now_s),
             *parts.questions.begin(now_s),
+            *parts.jobs.tell(),
             *parts.uploads.wake(now_s),
             *parts.downloads.wake(now_s),
         ]
@@ -178,7 +181,7 @@ class Agent:
     def _assignment(self, topic: Topic, frame: Frame, now_s: float) -> list[Outgoing]:
         own = self._parts.wire.address
         assignment = frame.body(Assignment)
-        self._parts.jobs.settle(assignment.settled)
+        settle(self._parts.store, own.node, assignment.settled)
         if assignment.region != own.region or own.node not in assignment.cohort:
             return []
         if topic.address == own:
@@ -187,7 +190,7 @@ class Agent:
 
     def _no_job(self, frame: Frame, now_s: float) -> list[Outgoing]:
         answer = frame.body(NoJob)
-        self._parts.jobs.settle(answer.settled)
+        settle(self._parts.store, self._parts.wire.address.node, answer.settled)
         held = self._parts.questions.held_at(frame.header.corr)
         if held is None:
             return []

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from operator import attrgetter
 
 import structlog
 from typing_extensions import assert_never
@@ -32,11 +33,12 @@ from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
-from schemas.messages import Assignment, Settlement
+from schemas.messages import Assignment
 from transport.events import Outgoing
 from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
+_MAX_TOLD = 64
 _ENDED_KEPT_S = 30 * 86_400.0
 
 
@@ -45,6 +47,8 @@ class Jobs:
 
     Attributes:
         has_changed: Whether a job may have begun or ended since this was last set to False.
+        is_connected: Whether statuses can be sent; otherwise they are told on the next connect.
+        untold: Jobs whose latest status could not be sent.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Jobs:
         surroundings: Surroundings,
     ) -> None:
         self.has_changed = True
+        self.is_connected = False
+        self.untold: set[JobKey] = set()
         self._wire = wire
         self._store = store
         self._downloads = downloads
@@ -132,20 +138,17 @@ class Jobs:
         ended = Overtaken("the round has ended")
         return [out for one in found if one for out in self.apply(one, ended, now_s)]
 
-    def settle(self, settlements: Collection[Settlement]) -> None:
-        """Note what became of this device's updates."""
-        device = self._wire.address.node
-        for one in settlements:
-            if device in one.counted:
-                self._store.settle(one.task, one.round, "counted")
-            elif device in one.discarded:
-                self._store.settle(one.task, one.round, "discarded")
-
-    def resume(self, now_s: float) -> list[Outgoing]:
-        """Begin again, after a restart, with what was not yet trained."""
+    def resume(self, now_s: float) -> None:
+        """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
-        active = self._store.active()
-        return [out for record in active for out in self.apply(record, Restarted(), now_s)]
+        for record in self._store.active():
+            self.apply(record, Restarted(), now_s)
+
+    def tell(self) -> list[Outgoing]:
+        """Return the latest status of each job that goes on, or whose status was not sent."""
+        keys = self.untold.union(self._store.unfinished(_MAX_TOLD))
+        found = [self._store.get(key) for key in sorted(keys, key=attrgetter("task", "round"))]
+        return [self._wire.status(record.job, None) for record in found if record]
 
     def work(self) -> Work | None:
         """Return what the training thread should have in hand."""
@@ -219,7 +222,7 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                return [self._wire.status(record.job, progress)]
+                return self._report(record.job, progress)
             case FindModel():
                 return self._find_model(record, now_s)
             case OfferAgain():
@@ -228,6 +231,12 @@ class Jobs:
                 return []  # the training thread is told after the commit: see ``work``
             case _:
                 assert_never(instruction)
+
+    def _report(self, job: Job, progress: float | None) -> list[Outgoing]:
+        if self.is_connected:
+            return [self._wire.status(job, progress)]
+        self.untold.add(job.key)
+        return []
 
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
         if self._downloads.is_here(record.model.sha256):

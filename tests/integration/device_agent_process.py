@@ -170,9 +170,9 @@ class PlayedGateway:
 
         return _body(self.wait_for(fits)[1], DeviceState)
 
-    def wait_for_status(self, state: str) -> JobStatus:
+    def wait_for_status(self, *states: str) -> JobStatus:
         def fits(topic: Topic, payload: bytes) -> bool:
-            return topic.kind is Kind.JOB_STATUS and _body(payload, JobStatus).state == state
+            return topic.kind is Kind.JOB_STATUS and _body(payload, JobStatus).state in states
 
         return _body(self.wait_for(fits)[1], JobStatus)
 

@@ -33,7 +33,7 @@ def test_a_device_killed_after_each_word_sends_the_same_update(url, tmp_path, la
         gateway.wait_for_status("accepted")
         device.kill()
         device.start()
-        gateway.wait_for_status("training")
+        gateway.wait_for_status("training", "uploading")
         device.kill()
         device.start()
         first, _ = gateway.wait_for_manifest()

@@ -399,6 +399,23 @@ def test_heartbeats_come_in_their_time_and_only_while_connected(bench):
     assert bench.agent.next_due_s(bench.now_s) is None
 
 
+def test_what_happened_while_disconnected_is_told_on_connect(bench):
+    bench.assign()
+    bench.lose_connection()
+    bench.trainer.fault = TrainingError("too hot")
+    assert bench.train() == []
+    (status,) = statuses(bench.give(Connected("main")))
+    assert (status.state, status.reason) == ("failed", "too hot")
+    bench.lose_connection()
+    assert statuses(bench.give(Connected("main"))) == []
+
+
+def test_a_job_that_goes_on_is_told_on_every_connect(bench):
+    bench.assign()
+    assert states(bench.give(Connected("main"))) == ["training"]
+    assert states(bench.reborn().sent) == ["training"]
+
+
 def test_nothing_is_sent_by_a_tick_while_disconnected(bench):
     bench.lose_connection()
     assert list(bench.agent.tick(bench.now_s + 1000)) == []
