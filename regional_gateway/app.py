@@ -92,12 +92,13 @@ def compose(
     rng: np.random.Generator,
 ) -> Parts:
     """Put the use cases on their database and files; reads what is stored."""
+    state_dir = settings.state_dir.resolve()
     fittings = Fittings(
         region=settings.region,
         store=SqliteStore(connection),
         outbox=Outbox(connection),
-        updates=ObjectStore(settings.state_dir / UPDATES),
-        models=ObjectStore(settings.state_dir / MODELS),
+        updates=ObjectStore(state_dir / UPDATES),
+        models=ObjectStore(state_dir / MODELS),
         frames=frames,
         tokens=count(1),
         adopt_boot=partial(adopt_boot, connection),

@@ -106,7 +106,9 @@ def find_fault(offer: Offer) -> Refuse | None:
         return Refuse("E_SCHEMA", fault)
     expected = transfer_id(offer.device, manifest.task, manifest.round, manifest.object.sha256)
     if not offer.xfer == manifest.xfer == expected:
-        return Refuse("E_TRANSFER", f"xfer: {manifest.xfer} on topic {offer.xfer}, must be {expected}")
+        return Refuse(
+            "E_TRANSFER", f"xfer: {manifest.xfer} on topic {offer.xfer}, must be {expected}"
+        )
     return _find_tail_fault(offer)
 
 

@@ -6,7 +6,7 @@ What a message says of its sender is believed only as far as its topic agrees.
 from regional_gateway.service.links import CENTRAL
 from regional_gateway.service.parts import Parts
 from schemas.envelope import Frame, decode_frame
-from schemas.errors import IdentityError
+from schemas.errors import FrameError, IdentityError
 from schemas.messages import Assignment, ControlNote, Get, Need, NoJob, Receipt
 from schemas.topics import Kind, Topic, TopicError
 from transport.events import Outgoing
@@ -94,9 +94,9 @@ class FromDevices:
             case Topic(kind=Kind.MANIFEST, xfer=str(xfer)):
                 return self._on_manifest(device, xfer, decode_frame(payload), now_s)
             case Topic(kind=Kind.STATE):
-                return self._parts.devices.on_state(device, _frame_of(payload, device), now_s)
+                return self._parts.devices.on_state(device, _word_of(payload, device), now_s)
             case _:
-                return self._on_word(topic, device, _frame_of(payload, device), now_s)
+                return self._on_word(topic, device, _word_of(payload, device), now_s)
 
     def _on_manifest(self, device: str, xfer: str, frame: Frame, now_s: float) -> list[Outgoing]:
         outgoing = self._parts.custody.on_manifest(device, xfer, frame, now_s)
@@ -118,6 +118,15 @@ class FromDevices:
             case _:
                 pass  # a heartbeat says nothing but that the device lives
         return outgoing
+
+
+def _word_of(payload: bytes, device: str) -> Frame:
+    """Return a device's frame that is kept or passed on, and so must be small: without a tail."""
+    frame = _frame_of(payload, device)
+    if frame.tail:
+        message = f"tail: {len(frame.tail)} bytes, a {frame.header.type} has none"
+        raise FrameError(message)
+    return frame
 
 
 def _frame_of(payload: bytes, sender: str) -> Frame:

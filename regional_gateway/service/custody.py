@@ -61,7 +61,7 @@ class Custody:
         manifest = frame.body(UpdateManifest)
         tail_sha256 = frame.header.tail_sha256
         offer = Offer(manifest, device, xfer, frame.header.src, len(frame.tail), tail_sha256)
-        found = custody.judge(offer, self._standing(xfer), self._space())
+        found = custody.judge(offer, self._standing(manifest, xfer), self._space())
         if isinstance(found, Refuse):
             return [self._refuse(device, xfer, manifest, found)]
         if found is Act.OFFER:
@@ -126,12 +126,16 @@ class Custody:
         self._store.save_receipt(FinalReceipt(receipt.xfer, device, raw), now_s)
         return [self._links.down_transfer(device, Kind.RECEIPT, receipt.xfer, raw)]
 
-    def _standing(self, xfer: str) -> Standing:
+    def _standing(self, manifest: UpdateManifest, xfer: str) -> Standing:
         if self._store.final_receipt(xfer) is not None:
             return Standing.FINAL
-        if self._store.holds(xfer):
+        if self._store.holds(xfer) and not self._lacks_file(manifest):
             return Standing.HELD
         return Standing.UNKNOWN if self._offers.get(xfer) is None else Standing.PULLING
+
+    def _lacks_file(self, manifest: UpdateManifest) -> bool:
+        """Tell whether a row's file is gone: its device still has the object, and gives it."""
+        return not manifest.object.inline and not self._objects.has(manifest.object.sha256)
 
     def _space(self) -> Space:
         used = self._outbox.total_bytes() + self._offers.promised_bytes()

@@ -41,8 +41,9 @@ class Devices:
         self._began_s: float | None = None
         self._seen_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
+        self._versions = {"fedfleet": version("fedfleet")}
         self._published: GatewayState | None = None
-        self._published_s = NOW_S
+        self._looked_s = NOW_S
 
     def on_state(self, device: str, frame: Frame, now_s: float) -> list[Outgoing]:
         """Take a device's birth or death; an outdated birth is refused."""
@@ -95,8 +96,9 @@ class Devices:
 
     def tick(self, now_s: float) -> list[Outgoing]:
         """Publish the region's state if it has changed."""
-        if now_s - self._published_s < _PUBLISH_EVERY_S:
+        if now_s - self._looked_s < _PUBLISH_EVERY_S:
             return []
+        self._looked_s = now_s
         state = self._state(now_s)
         return [] if state == self._published else self._publish(state, now_s)
 
@@ -114,12 +116,12 @@ class Devices:
             devices_known=len(presences),
             devices_online=len(roster.online(presences, now_s, self._silent_after_s)),
             silent=silent[:MAX_COHORT],
-            versions={"fedfleet": version("fedfleet")},
+            versions=self._versions,
         )
 
     def _publish(self, state: GatewayState, now_s: float) -> list[Outgoing]:
         self._published = state
-        self._published_s = now_s
+        self._looked_s = now_s
         return [self._links.up(Kind.STATE, self._links.frames.frame(state))]
 
     def _presences(self, now_s: float) -> list[Presence]:

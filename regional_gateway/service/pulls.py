@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import structlog
+
 from regional_gateway.core.custody import Refuse, is_due
 from regional_gateway.service.custody import Custody
 from regional_gateway.service.deferred import Deferred
@@ -15,6 +17,8 @@ from transport.assembly import ObjectMismatchError
 from transport.events import Outgoing
 from transport.puller import Puller, PullProgress, PullRefusedError
 from transport.sender import Sender
+
+_log = structlog.get_logger()
 
 #: How long central has to say that it does not want an object before it is pulled.
 PULL_AFTER_S = 2.0
@@ -58,7 +62,7 @@ class Pulls:
         """Serve central out of custody; what is not there yet is pulled at once."""
         offered = self._offers.get(need.xfer)
         if offered is None or offered.is_taken:
-            return self._sender.on_need(need, now_s)
+            return self._serve(need, now_s)
         offered.need = need
         return [] if offered.is_pulled else self._pull(offered, now_s)
 
@@ -137,9 +141,16 @@ class Pulls:
         outgoing += self._custody.take_large(offered, now_s)
         offered.is_taken = True
         if offered.need is not None:
-            outgoing += self._sender.on_need(offered.need, now_s)
+            outgoing += self._serve(offered.need, now_s)
         self._deferred.add(partial(self._forget, offered.manifest.xfer))
         return outgoing
+
+    def _serve(self, need: Need, now_s: float) -> list[Outgoing]:
+        try:
+            return self._sender.on_need(need, now_s)
+        except FileNotFoundError:  # the device offers again and gives the object once more
+            _log.error("custody_file_missing", xfer=need.xfer)
+            return []
 
     def _give_up(self, offered: Offered, refusal: Refuse) -> list[Outgoing]:
         self._offers.drop(offered.manifest.xfer)

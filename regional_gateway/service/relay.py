@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from regional_gateway.service.due import NEVER_S, NOW_S
 from regional_gateway.service.links import Links
+from schemas.limits import MIB
 from transport.events import Outgoing
 
 #: What a relayed frame says: of which device, and of which job (None: its state).
 Subject = tuple[str, tuple[str, int] | None]
 
 _WINDOW = 64
+_MAX_BYTES = 32 * MIB
 _PATIENCE_S = 5.0
 
 
@@ -41,13 +43,18 @@ class Relay:
         self._tokens = tokens
         self._waiting: dict[Subject, _Waiting] = {}
         self._flight: dict[int, Subject] = {}
+        self._bytes = 0
 
     def put(self, subject: Subject, frame: bytes) -> None:
-        """Relay ``frame``; an older one of the same subject that waits is replaced."""
-        known = self._waiting.get(subject)
-        if known is not None and known.token is not None:
-            self._flight.pop(known.token, None)
+        """Relay ``frame``; an older one of the same subject that waits is replaced.
+
+        When too much waits, the oldest goes; it is told again within five minutes.
+        """
+        self._remove(subject)
         self._waiting[subject] = _Waiting(frame)
+        self._bytes += len(frame)
+        while self._bytes > _MAX_BYTES:
+            self._remove(next(iter(self._waiting)))
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return what to publish now, oldest first, as far as the window goes."""
@@ -69,15 +76,22 @@ class Relay:
 
     def on_published(self, token: int) -> None:
         """Forget the frame that the broker has; a token of others changes nothing."""
-        subject = self._flight.pop(token, None)
+        subject = self._flight.get(token)
         if subject is not None:
-            self._waiting.pop(subject, None)
+            self._remove(subject)
 
     def restart(self) -> None:
         """Publish what is in flight again: the connection is a new one."""
         self._flight.clear()
         for waiting in self._waiting.values():
             waiting.token = None
+
+    def _remove(self, subject: Subject) -> None:
+        waiting = self._waiting.pop(subject, None)
+        if waiting is not None:
+            self._bytes -= len(waiting.frame)
+            if waiting.token is not None:
+                self._flight.pop(waiting.token, None)
 
     def _send(self, subject: Subject, waiting: _Waiting, now_s: float) -> Outgoing:
         waiting.token = next(self._tokens)

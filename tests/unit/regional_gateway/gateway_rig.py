@@ -2,6 +2,7 @@
 
 import hashlib
 import queue
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,12 @@ class Rig:
         self.gateway = Gateway(self.parts)
         sessions = {"uplink": self.up, "downlink": self.down}
         self.loop = ServiceLoop(
-            self.connection, self.events, sessions, self.gateway, lambda: self.now_s
+            self.connection,
+            self.events,
+            sessions,
+            self.gateway,
+            lambda: self.now_s,
+            pause=lambda _: None,
         )
 
     def close(self):
@@ -236,6 +242,17 @@ class Rig:
                 return
         message = "does not settle"
         raise AssertionError(message)
+
+    def fail_next_commit(self):
+        """Let the disk be full at the end of the next turn: all that it wrote is undone."""
+        tick, due = self.gateway.tick, self.gateway.next_due_s
+
+        def fail(_now_s):
+            self.gateway.tick, self.gateway.next_due_s = tick, due
+            message = "database or disk is full"
+            raise sqlite3.OperationalError(message)
+
+        self.gateway.tick, self.gateway.next_due_s = fail, lambda _: 0.0
 
     def pass_time(self, seconds, step_s=1.0):
         end_s = self.now_s + seconds

@@ -3,7 +3,7 @@
 from gateway_rig import GATEWAY, START_S, TASK, Device, body, take
 
 from schemas.envelope import decode_frame
-from schemas.messages import ControlNote, GatewayState, JobRef, Next, Settlement
+from schemas.messages import ControlNote, DeviceState, GatewayState, JobRef, Next, Settlement
 from schemas.topics import Kind, Topic
 
 
@@ -241,3 +241,24 @@ def test_the_farewell_names_the_boot_of_this_life(rig):
     assert message.topic == Topic(Kind.STATE, GATEWAY)
     state = body(message, GatewayState)
     assert (state.status, state.boot, state.why) == ("offline", rig.frames.boot, "stopped")
+
+
+def test_a_word_with_a_tail_is_refused(rig):
+    a = Device("a")
+    rig.from_device(a, Kind.STATE, a.frames.frame(DeviceState(status="online", boot=1), tail=b"x"))
+    assert rig.loop.counts["refused:E_FORMAT"] == 1
+    assert relayed(rig) == []
+
+
+def test_what_waits_for_central_is_bounded_and_the_newest_stays(rig, monkeypatch):
+    monkeypatch.setattr("regional_gateway.service.relay._MAX_BYTES", 3000)
+    rig.disconnect("uplink")
+    a = Device("a")
+    for number in range(50):
+        payload = a.status("accepted", number)
+        rig.from_device(a, Kind.JOB_STATUS, payload, task=TASK)
+    rig.up.sent.clear()
+    rig.connect("uplink")
+    found = relayed(rig)
+    assert 1 < len(found) < 50
+    assert found[-1] == ("a", payload)

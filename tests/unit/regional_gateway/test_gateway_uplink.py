@@ -400,3 +400,39 @@ def test_messages_outside_the_region_and_unknown_topics_are_refused(rig):
     rig.arrive("uplink", Topic(Kind.NEXT, GATEWAY), rig.central.need("0" * 32, (1,)))
     rig.settle()
     assert rig.loop.counts["refused:E_TOPIC"] == 3
+
+
+def test_a_lost_custody_file_is_pulled_from_its_device_once_more(rig):
+    (device,) = rig.born("a")
+    data = large()
+    xfer = device.xfer(data)
+    rig.offer(device, data, inline=False)
+    rig.pass_time(2)
+    rig.give_chunks(device, data)
+    (rig.settings.state_dir / "custody" / "objects" / sha(data)).unlink()
+    rig.restart()
+    rig.from_central(Kind.NEED, rig.central.need(xfer, (0,)), xfer=xfer)
+    assert chunks_up(rig) == {}
+    rig.offer(device, data, inline=False)
+    rig.from_central(Kind.NEED, rig.central.need(xfer, (0,)), xfer=xfer)
+    rig.give_chunks(device, data)
+    assert chunks_up(rig) == {0: data[:MIN_CHUNK_BYTES]}
+    rig.receipt(device, data)
+    assert rig.rows() == []
+    assert rig.custody_files() == []
+
+
+def test_too_many_pulls_at_once_are_put_off(rig):
+    a, b = rig.born("a", "b")
+    rig.parts.pulls._puller._max_pulls = 1
+    for device in (a, b):
+        rig.offer(device, large(seed=ord(device.name)), inline=False)
+    rig.pass_time(2)
+    (busy,) = receipts(rig, b)
+    assert (busy.status, busy.code) == ("rejected", "E_BUSY")
+    assert busy.retry_after_s > 0
+    rig.give_chunks(a, large(seed=ord("a")))
+    rig.offer(b, large(seed=ord("b")), inline=False)
+    rig.pass_time(2)
+    rig.give_chunks(b, large(seed=ord("b")))
+    assert len(rig.rows()) == 2
