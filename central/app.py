@@ -123,8 +123,9 @@ def export(
         shutil.copyfile(source, target)
     else:
         modeler = TorchModeler({}, ())
-        _, vector = read_model(source)
-        modeler.export(record.submission, record.plan.data, vector, target)
+        modeler.export(
+            record.submission, record.plan.data, lambda: read_model(source)[1], target
+        )
     return {
         "task": task,
         "committed": record.progress.committed,

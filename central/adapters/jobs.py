@@ -5,6 +5,7 @@ A job may be done twice (central was killed in between); it then gives the same 
 
 import hashlib
 import mmap
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -148,10 +149,14 @@ class Jobs:
         directory.mkdir(parents=True, exist_ok=True)
         source = self._objects.path(task.model_sha256)
         temporary = directory / "model.safetensors.tmp"
-        temporary.write_bytes(source.read_bytes())
+        shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
-        _, vector = read_model(source)
-        self._modeler.export(task.submission, task.plan.data, vector, directory / "model.onnx")
+        self._modeler.export(
+            task.submission,
+            task.plan.data,
+            lambda: read_model(source)[1],
+            directory / "model.onnx",
+        )
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

@@ -1,6 +1,6 @@
 """Central's models behind one port: build the first, measure each, write out the last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +63,17 @@ class TorchModeler:
         return evaluator.evaluate(submission.model, submission.model_params, vector, layout)
 
     def export(
-        self, submission: TaskSubmission, data: DataDescription, vector: F32, path: Path
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        load: Callable[[], F32],
+        path: Path,
     ) -> None:
-        """Write a model for inference as ONNX."""
+        """Write a model for inference as ONNX.
+
+        The parameters are let go before the export begins, which takes three times their memory.
+        """
         module = self._factory.restore(
-            submission.model, submission.model_params, data.shape, data.classes, vector
+            submission.model, submission.model_params, data.shape, data.classes, load()
         )
         export_onnx(module, data.shape, path)

@@ -1,6 +1,6 @@
 """What central's use cases need from outside."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -241,9 +241,13 @@ class Modeler(Protocol):
         """Return a model's metrics on the held-out set."""
 
     def export(
-        self, submission: TaskSubmission, data: DataDescription, vector: F32, path: Path
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        load: Callable[[], F32],
+        path: Path,
     ) -> None:
-        """Write a model for inference as ONNX."""
+        """Write a model for inference as ONNX; ``load`` is called once for its parameters."""
 
 
 class Catalog(Protocol):

@@ -67,7 +67,7 @@ class TinyModeler:
         self.evaluated += 1
         return {"accuracy": self.accuracies[self.evaluated - 1]}
 
-    def export(self, submission, data, vector, path):
+    def export(self, submission, data, load, path):
         path.write_bytes(b"onnx")
         self.exported.append(path)
 
