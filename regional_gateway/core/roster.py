@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
@@ -76,7 +76,8 @@ def adopt(known: Presence | None, state: StateSeen, now_s: float) -> Presence:
 
 def touched(known: Presence, now_s: float) -> Presence:
     """Return the presence after any message of the device."""
-    return replace(known, seen_s=max(known.seen_s, now_s))
+    seen_s = max(known.seen_s, now_s)
+    return Presence(known.device, known.boot, known.seq, known.online, seen_s)
 
 
 def lacks_birth(known: Presence | None, boot: int) -> bool:

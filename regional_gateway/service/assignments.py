@@ -159,8 +159,9 @@ class Assignments:
         if not fanout.is_open(row.deadline_s, now_s):
             return []
         answered = self._statuses.answered(row.key)
-        silent = fanout.unanswered(row.cohort, answered, self._devices.offline())
-        nodes = silent if state.asked else fanout.targets(silent, self._devices.online(now_s))
+        here, gone = self._devices.here_and_gone(now_s)
+        silent = fanout.unanswered(row.cohort, answered, gone)
+        nodes = silent if state.asked else fanout.targets(silent, here)
         state.tries += 1
         state.asked.update(row.cohort)
         return self._send(row.key, nodes)

@@ -75,9 +75,11 @@ class Devices:
         """Note a sign of life that names no boot."""
         self._seen_s[device] = now_s
 
-    def online(self, now_s: float) -> frozenset[str]:
-        """Return the devices that are online and not silent."""
-        return roster.online(self._presences(now_s), now_s, self._silent_after_s)
+    def here_and_gone(self, now_s: float) -> tuple[frozenset[str], frozenset[str]]:
+        """Return who is online and not silent, and whose newest state says that it is gone."""
+        presences = self._presences(now_s)
+        here = roster.online(presences, now_s, self._silent_after_s)
+        return here, frozenset(p.device for p in presences if not p.online)
 
     def offline(self) -> frozenset[str]:
         """Return the devices whose newest state says that they are gone."""

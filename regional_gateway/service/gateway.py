@@ -46,7 +46,7 @@ class Gateway:
         is_up = parts.uplink.is_up
         outgoing = parts.assignments.due(now_s)
         outgoing += parts.uplink.due(now_s)
-        if is_up:
+        if is_up and earliest(parts.sender.next_due_s()) <= now_s:
             outgoing += parts.sender.due(now_s)
         outgoing += parts.pulls.due(now_s, uplink_up=is_up)
         outgoing += parts.models.due(now_s, uplink_up=is_up)
