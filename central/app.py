@@ -123,9 +123,7 @@ def export(
         shutil.copyfile(source, target)
     else:
         modeler = TorchModeler({}, ())
-        modeler.export(
-            record.submission, record.plan.data, lambda: read_model(source)[1], target
-        )
+        modeler.export(record.submission, record.plan.data, lambda: read_model(source)[1], target)
     return {
         "task": task,
         "committed": record.progress.committed,
