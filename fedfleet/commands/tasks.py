@@ -59,19 +59,19 @@ def status(
     found = read_statuses(settings, status_topic(task).name, wait_s)
     if task not in found:
         raise UnknownTaskError(task, broker_name(settings))
-    print_status(found[task], as_json=as_json)
+    shown = found[task]
+    print_status(shown, as_json=as_json)
+    if as_json:
+        return
+    if shown.history:
+        click.echo(rounds_table(shown.history, shown.parameters))
+    if shown.model_sha256:
+        click.echo(f"model {shown.model} {shown.model_sha256}")
 
 
 def print_status(status: TaskStatus, *, as_json: bool) -> None:
-    """Write one status to stdout."""
-    if as_json:
-        click.echo(status.model_dump_json())
-        return
-    click.echo(state_line(status))
-    if status.history:
-        click.echo(rounds_table(status.history, status.parameters))
-    if status.model_sha256:
-        click.echo(f"model {status.model} {status.model_sha256}")
+    """Write one status to stdout: all of it as JSON, or one line."""
+    click.echo(status.model_dump_json() if as_json else state_line(status))
 
 
 def status_topic(task: str) -> Topic:

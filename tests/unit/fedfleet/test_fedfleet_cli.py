@@ -9,7 +9,8 @@ from fedfleet import cli as cli_module
 from fedfleet.cli import COMMANDS, SERVICES, Entry, cli
 from fedfleet.errors import FleetError
 
-HEAVY = ("torch", "amqtt", "rich", "central", "matplotlib", "onnx", "sklearn")
+AGENT = "device_agent.app"
+HEAVY = (AGENT, "torch", "amqtt", "rich", "central", "matplotlib", "onnx", "sklearn")
 
 
 @pytest.fixture
@@ -106,5 +107,12 @@ def test_help_loads_no_command():
     assert loaded_by("--help") == []
 
 
-def test_verbs_of_a_person_load_neither_torch_nor_the_broker():
-    assert loaded_by("tasks", "--help") == []
+@pytest.mark.parametrize("command", ["tasks", "demo", "device", "gateway", "broker"])
+def test_a_command_loads_nothing_heavy_before_it_runs(command):
+    assert loaded_by(command, "--help") == []
+
+
+def test_a_device_starts_without_torch_central_broker_and_rich(tmp_path):
+    # An absent file: the agent loads everything that it needs, then ends by itself.
+    device = ("device", "--region", "north", "--id", "one", "--data", f"npz={tmp_path}/absent.npz")
+    assert loaded_by(*device, "--state-dir", str(tmp_path)) == [AGENT]
