@@ -48,6 +48,23 @@ class Identity:
     receive_maximum: int
 
 
+class _Client(Client):
+    """paho's client, which also closes a socket whose TLS handshake has failed."""
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        assert self._ssl_context is not None  # noqa: S101 - paho calls this with TLS only
+        wrapped = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        try:
+            wrapped.settimeout(self._connect_timeout)
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
+
+
 def build_client(identity: Identity, version: Version, will: Outgoing | None) -> Client:
     """Return a client that is ready to connect.
 
@@ -55,7 +72,7 @@ def build_client(identity: Identity, version: Version, will: Outgoing | None) ->
         OSError: A TLS file cannot be read.
     """
     is_v5 = version == "5"
-    client = Client(
+    client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=identity.mqtt_client_id,
         clean_session=None if is_v5 else False,

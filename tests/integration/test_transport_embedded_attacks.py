@@ -4,7 +4,6 @@ import asyncio
 import random
 import socket
 import struct
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,38 +23,10 @@ from tests.support.brokers_raw import (
     publish_packet,
     text,
 )
+from tests.support.brokers_thread import running
 from transport import embedded, embedded_broker, embedded_client
 
 Clients = Callable[[], RawClient]
-
-
-@contextmanager
-def running(users: dict[str, str] | None = None) -> Iterator[int]:
-    """Run the broker on a thread of this process; yield its port."""
-    ports: list[int] = []
-    started = threading.Event()
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loops.append((asyncio.get_running_loop(), stop))
-
-        def ready(port: int) -> None:
-            ports.append(port)
-            started.set()
-
-        await embedded.serve(port=0, ready=ready, stop=stop, users=users)
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    assert started.wait(10.0)
-    try:
-        yield ports[0]
-    finally:
-        loop, stop = loops[0]
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10.0)
-        assert not thread.is_alive()
 
 
 @contextmanager

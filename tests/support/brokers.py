@@ -22,7 +22,7 @@ from transport.memory import MemoryBroker
 
 HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[2]
-_START_S = 10.0
+_START_S = 30.0
 _MOSQUITTO_PLACES = ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
 _EMBEDDED = """
 import sys
