@@ -10,8 +10,9 @@ import click
 from fedfleet import options
 from fedfleet.screen import Screen
 from fedfleet.testbed import report
+from fedfleet.testbed.choices import RECIPES, Options
 from fedfleet.testbed.demo import run_demo
-from fedfleet.testbed.plan import RECIPES, Options, PlanError
+from fedfleet.testbed.plan import PlanError
 from fedfleet.testbed.processes import stopped_by_sigterm
 
 _COUNT = click.IntRange(min=1)

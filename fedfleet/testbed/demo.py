@@ -11,7 +11,8 @@ from fedfleet import exporting
 from fedfleet.errors import FleetError
 from fedfleet.screen import Screen
 from fedfleet.testbed import plot, report
-from fedfleet.testbed.plan import Options, Place, make_plan
+from fedfleet.testbed.choices import Options
+from fedfleet.testbed.plan import Place, make_plan
 from fedfleet.testbed.processes import Processes
 from fedfleet.testbed.progress import Stopwatch
 from fedfleet.testbed.report import Outcome
@@ -58,6 +59,7 @@ def run_demo(
             run.wait_for_births(client, start_timeout_s)
             screen.line(f"everybody is up after {watch.seconds:.1f} s")
             outcome = run.train(client, watch.seconds)
+            screen.block("writing the model and the picture")
             _write(outcome, place)
             if until_interrupted is not None:
                 until_interrupted(outcome)

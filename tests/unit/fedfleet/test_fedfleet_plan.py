@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedfleet.testbed.plan import RECIPES, Options, Place, PlanError, make_plan, mosquitto_config
+from fedfleet.testbed.choices import RECIPES, Options
+from fedfleet.testbed.plan import Place, PlanError, make_plan, mosquitto_config
 from schemas.ids import is_id
 from schemas.tasks import TaskSubmission
 

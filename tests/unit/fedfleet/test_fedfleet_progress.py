@@ -5,7 +5,8 @@ import pytest
 
 from fedfleet.client import Message
 from fedfleet.screen import Screen
-from fedfleet.testbed.plan import Options, Place, make_plan
+from fedfleet.testbed.choices import Options
+from fedfleet.testbed.plan import Place, make_plan
 from fedfleet.testbed.progress import Progress, bar, name
 from schemas.envelope import Header, encode_frame
 from schemas.messages import DeviceState, GatewayState, JobStatus
