@@ -25,6 +25,8 @@ from transport.retry import Backoff
 
 RoundKey = tuple[str, int]
 _KEPT_MANIFESTS = 16
+#: Ended tasks whose last round is settled again in each answer; they must fit the header.
+_MAX_SETTLED = 2
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Assignments:
                 self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
                 yield from self._send(task, record, region, now_s)
         held = tuple(ref for ref in keep if ref in question.holding)
-        answer = NoJob(keep=held)
+        answer = NoJob(keep=held, settled=self._settled_last(region))
         yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
 
     def _send(
@@ -142,6 +144,15 @@ class Assignments:
         while len(self._manifests) > _KEPT_MANIFESTS:
             del self._manifests[next(iter(self._manifests))]
         return found
+
+    def _settled_last(self, region: str) -> tuple[Settlement, ...]:
+        """Return what became of the last rounds of tasks that ended: no assignment follows."""
+        found: list[Settlement] = []
+        for task in self._desk.store.ended_tasks()[: -_MAX_SETTLED - 1 : -1]:
+            last = self._desk.store.ended_rounds(task.task, 1)
+            for record in last:
+                found += self._settled(task.task, record.state.number + 1, region)
+        return tuple(found)
 
     def _settled(self, task: str, number: int, region: str) -> tuple[Settlement, ...]:
         earlier = [

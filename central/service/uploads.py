@@ -63,7 +63,7 @@ class Uploads:
                 return
             yield self._desk.receipt(region, known)
         except WireError as error:
-            yield self._refuse(region, offer, error, now_s)
+            yield from self._refuse(region, offer, error, now_s)
 
     def chunk(
         self, region: str, xfer: str, k: int, data: bytes, now_s: float
@@ -75,7 +75,7 @@ class Uploads:
         try:
             progress = self._desk.puller.chunk(xfer, k, data, now_s)
         except ObjectMismatchError as error:
-            yield self._refuse(region, offer, error, now_s)
+            yield from self._refuse(region, offer, error, now_s)
         else:
             yield from self._advance(region, offer, progress, now_s)
 
@@ -153,7 +153,7 @@ class Uploads:
             payload = self._desk.objects.path(progress.completed).read_bytes()
             yield from self._accept(region, offer, payload, now_s)
         except WireError as error:
-            yield self._refuse(region, offer, error, now_s)
+            yield from self._refuse(region, offer, error, now_s)
             self._desk.discarded.append(progress.completed)
 
     def _accept(
@@ -201,8 +201,8 @@ class Uploads:
 
     def _refuse(
         self, region: str, offer: UpdateManifest, error: WireError, now_s: float
-    ) -> Outgoing:
-        """Remember the no, so that it stays the same, and say it."""
+    ) -> Iterator[Outgoing]:
+        """Remember the no, so that it stays the same, and say it; the client has failed."""
         self._forget(offer.xfer)
         status = error.status if isinstance(error, UpdateRefusedError) else "rejected"
         refusal = Refusal(
@@ -220,7 +220,10 @@ class Uploads:
         if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
             self._count(task, late=1)
             self._count_in_round(offer)
-        return self._desk.receipt(region, _receipt_of(refusal, offer))
+        yield self._desk.receipt(region, _receipt_of(refusal, offer))
+        if is_own and status == "rejected" and error.code != "E_UNKNOWN_DEVICE":
+            failed = core.ClientFailed(offer.device)
+            yield from self._rounds.on_event(offer.task, offer.round, failed, now_s)
 
     def _count_in_round(self, offer: UpdateManifest) -> None:
         record = self._desk.store.round(offer.task, offer.round)

@@ -69,7 +69,7 @@ CREATE INDEX receipts_received ON receipts (received_s);
 
 _DAY_S = 86_400.0
 RECEIPTS_KEPT_S = 7 * _DAY_S
-ASSIGNMENTS_KEPT_S = _DAY_S
+ASSIGNMENTS_KEPT_S = 7 * _DAY_S
 DEVICES_KEPT_S = 30 * _DAY_S
 _SETTLEMENTS_KEPT = 4 * MAX_SETTLED
 _ASSIGNMENT = "SELECT task, round, cohort, deadline_s, model, received_s FROM assignments"
@@ -213,9 +213,9 @@ class SqliteStore:
         return {sha256 for sha256 in among if self._one(query, sha256) is not None}
 
     def purge(self, now_s: float) -> None:
-        """Delete receipts after 7 days, assignments a day after their deadline, lost devices."""
+        """Delete receipts and assignments after 7 days, devices that are gone."""
         for key in self._connection.execute(
-            "SELECT task, round FROM assignments WHERE deadline_s < ?",
+            "SELECT task, round FROM assignments WHERE received_s < ?",
             (now_s - ASSIGNMENTS_KEPT_S,),
         ).fetchall():
             self.drop_assignment(key)

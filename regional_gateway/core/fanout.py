@@ -41,11 +41,6 @@ def unanswered(
     return tuple(d for d in cohort if d not in answered and d not in offline)
 
 
-def is_open(deadline_s: float, now_s: float) -> bool:
-    """Tell whether asking again for a round still makes sense."""
-    return now_s < deadline_s
-
-
 def is_newer(known: Order | None, order: Order) -> bool:
     """Tell whether a status with ``order`` (boot, seq) comes after the known one."""
     return known is None or order > known

@@ -156,8 +156,6 @@ class Assignments:
     def _fan_out(self, row: AssignmentRow, now_s: float) -> list[Outgoing]:
         state = self._rounds.setdefault(row.key, _Round())
         state.next_s = now_s + self._backoff.delay_s(state.tries, self._rng)
-        if not fanout.is_open(row.deadline_s, now_s):
-            return []
         answered = self._statuses.answered(row.key)
         here, gone = self._devices.here_and_gone(now_s)
         silent = fanout.unanswered(row.cohort, answered, gone)

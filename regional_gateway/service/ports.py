@@ -17,7 +17,7 @@ class AssignmentRow:
         task: Task id.
         round_number: Round of the task.
         cohort: The devices that it asks.
-        deadline_s: Central's clock, unix seconds.
+        deadline_s: Central's clock, unix seconds; never compared with this machine's.
         model: The global model's manifest.
         received_s: When it first came; orders the assignments.
     """
@@ -137,4 +137,4 @@ class GatewayStore(DeviceStore, AssignmentStore, ReceiptStore, Protocol):
     """All rows of a gateway; every method runs inside the loop's transaction."""
 
     def purge(self, now_s: float) -> None:
-        """Delete receipts after 7 days, assignments a day after their deadline, lost devices."""
+        """Delete receipts and assignments after 7 days, devices that are gone."""

@@ -154,6 +154,15 @@ def test_an_update_with_nan_is_rejected_and_spoils_nothing(rig):
     assert rig.status("t").reported == 0
 
 
+def test_a_client_whose_update_is_rejected_is_replaced_and_may_yet_report(rig):
+    job = begin(rig, "a", "b", cohort=2)
+    rig.device("c")
+    assert rig.update("a", job, codec="fp16").code == "E_PLAN"
+    assert rig.newest().cohort == ("a", "b", "c")
+    assert rig.update("a", job, 2.0).status == "accepted"
+    assert rig.update("b", job).status == "accepted"
+
+
 def test_an_update_in_another_devices_name_is_refused(rig):
     job = begin(rig)
     xfer, frame, _ = rig.update_frame("a", job)
@@ -429,6 +438,16 @@ def test_next_is_always_answered_and_names_what_is_still_wanted(rig):
     assert [(a.task, a.round) for a in assignments(outgoing)] == [(job.task, job.round)]
     question, outgoing = rig.ask_next("us")
     assert no_jobs(outgoing)[0][1].keep == ()
+
+
+def test_the_last_round_of_a_task_is_settled_in_the_answer_to_next(rig):
+    job = begin(rig, rounds=1)
+    rig.update("a", job)
+    rig.update("b", job)
+    rig.work()
+    _, outgoing = rig.ask_next()
+    settled = no_jobs(outgoing)[0][1].settled
+    assert [(s.task, s.round, s.counted) for s in settled] == [("t", 1, ("a", "b"))]
 
 
 def test_two_tasks_share_the_fleet_by_turns(rig):

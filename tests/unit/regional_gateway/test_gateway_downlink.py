@@ -46,7 +46,7 @@ def test_an_assignment_for_few_goes_to_each(rig):
     assert tasks(rig) == [("a", payload), ("b", payload)]
 
 
-def test_silent_devices_are_asked_again_by_name_until_the_deadline(rig):
+def test_silent_devices_are_asked_again_by_name_whatever_the_clock_says_of_the_deadline(rig):
     a, _, _ = rig.born("a", "b", "c")
     payload = assign(rig, ("a", "b", "c"))
     rig.from_device(a, Kind.JOB_STATUS, a.status(), task=TASK)
@@ -56,9 +56,9 @@ def test_silent_devices_are_asked_again_by_name_until_the_deadline(rig):
     assert {node for node, _ in again} == {"b", "c"}
     assert {found for _, found in again} == {payload}
     assert 3 * 2 <= len(again) <= 8 * 2
-    rig.now_s = START_S + 600
+    rig.now_s = START_S + 6000
     rig.pass_time(120)
-    assert tasks(rig) == []
+    assert {node for node, _ in tasks(rig)} == {"b", "c"}
 
 
 def test_a_device_that_is_offline_is_not_asked_but_may_ask(rig):
@@ -230,10 +230,10 @@ def test_a_cancelled_task_is_dropped_and_its_devices_are_told(rig):
     assert tasks(rig) == []
 
 
-def test_assignments_go_a_day_after_their_deadline(rig):
+def test_assignments_go_a_week_after_they_came(rig):
     rig.born("a")
     assign(rig, ("a",))
-    rig.now_s = START_S + 600 + 86_000
+    rig.now_s = START_S + 7 * 86_400 - 600
     rig.settle()
     assert rig.parts.assignments.keys() == [ROUND]
     rig.now_s += 1000
