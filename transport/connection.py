@@ -21,16 +21,18 @@ from paho.mqtt.reasoncodes import ReasonCode
 from transport import paho_client
 from transport.dialect import Version
 from transport.events import Connected, MessageArrived, Outgoing, Published, SessionEvent
+from transport.log_gate import LogGate
 from transport.outgoing import OutgoingQueue
 from transport.paho_client import Identity
+from transport.subscribing import Subscribing
 from transport.waker import Waker, Watched
 
 #: A broker that does not answer CONNECT or SUBSCRIBE for so long is given up.
 ANSWER_TIMEOUT_S = 5.0
-_FIRST_RESUBSCRIBE_S = 5.0
-_LAST_RESUBSCRIBE_S = 60.0
 #: Fixed header, topic length, packet id and properties of a PUBLISH, at most.
 _PUBLISH_OVERHEAD_BYTES = 32
+#: What paho calls a connection that ended without a DISCONNECT.
+_UNSPECIFIED_ERROR = 0x80
 
 _log = structlog.get_logger()
 
@@ -64,11 +66,9 @@ class Connection:
         self._acks: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._window = identity.max_inflight
         self._packet_bytes: int | None = None
-        self._to_grant: list[str] = list(identity.filters)
-        self._subscribe_at_s: float | None = None
-        self._resubscribe_s = _FIRST_RESUBSCRIBE_S
+        self._subscribing = Subscribing(identity.filters)
         self._answer_by_s: float | None = None
-        self._asked: tuple[int, list[str]] | None = None
+        self._gate = LogGate()
         self._is_leaving = False
         self._waker: Waker | None = None
         self._client = paho_client.build_client(identity, version, will)
@@ -140,13 +140,9 @@ class Connection:
                 self._outgoing.sent(mid, pending)
 
     def _subscribe_if_due(self, now_s: float) -> None:
-        if self._subscribe_at_s is None or now_s < self._subscribe_at_s:
-            return
-        wanted = [(topic_filter, 1) for topic_filter in self._to_grant]
-        _, mid = self._client.subscribe(wanted)
-        self._subscribe_at_s = None
-        if mid is not None:
-            self._asked = (mid, list(self._to_grant))
+        if wanted := self._subscribing.wanted(now_s):
+            _, mid = self._client.subscribe([(topic_filter, 1) for topic_filter in wanted])
+            self._subscribing.asked(mid)
             self._answer_by_s = now_s + ANSWER_TIMEOUT_S
 
     def _give_up_if_silent(self, now_s: float) -> None:
@@ -173,10 +169,10 @@ class Connection:
         self._window = min(self._window, receive_maximum or self._window)
         self.was_accepted, self.version_refused = True, False
         self._on_accepted()
-        if self._to_grant:
-            self._subscribe_at_s = time.monotonic()
-        else:
+        if self._subscribing.is_complete:
             self._tell(Connected(self._identity.name))
+        else:
+            self._subscribing.begin(time.monotonic())
 
     def _on_subscribe(
         self,
@@ -186,21 +182,13 @@ class Connection:
         reasons: list[ReasonCode],
         _properties: object,
     ) -> None:
-        if self._asked is None or self._asked[0] != mid:
+        failures = [str(reason) if reason.is_failure else None for reason in reasons]
+        refused = self._subscribing.answered(mid, failures, time.monotonic())
+        if refused is None:
             return
-        asked, self._asked, self._answer_by_s = self._asked[1], None, None
-        refused = [
-            (topic_filter, str(reason))
-            for topic_filter, reason in zip(asked, reasons, strict=False)
-            if reason.is_failure
-        ]
-        self._to_grant = [topic_filter for topic_filter, _ in refused]
-        for topic_filter, why in refused:
-            name = self._identity.name
-            _log.error("filter_refused", session=name, topic_filter=topic_filter, reason=why)
+        self._answer_by_s = None
         if refused:
-            self._subscribe_at_s = time.monotonic() + self._resubscribe_s
-            self._resubscribe_s = min(2 * self._resubscribe_s, _LAST_RESUBSCRIBE_S)
+            _log.error("filters_refused", session=self._identity.name, refused=refused)
         else:
             self._tell(Connected(self._identity.name))
 
@@ -214,16 +202,29 @@ class Connection:
         payload, retained = bytes(message.payload), bool(message.retain)
         self._tell(MessageArrived(self._identity.name, topic_name, payload, retained, ack))
 
-    def _on_publish(self, _client: Client, _userdata: object, mid: int, *_: object) -> None:
+    def _on_publish(
+        self, _client: Client, _userdata: object, mid: int, reason: ReasonCode, *_: object
+    ) -> None:
         message = self._outgoing.acknowledged(mid)
-        if message is not None and message.token is not None:
+        if message is None:
+            return
+        if reason.is_failure:
+            self._log_refusal(message, str(reason))
+        if message.token is not None:
             self._tell(Published(self._identity.name, message.token))
+
+    def _log_refusal(self, message: Outgoing, reason: str) -> None:
+        kind = message.topic.kind.name
+        if self._gate.admit(f"{kind} {reason}", time.monotonic()) is not None:
+            name = self._identity.name
+            _log.error("message_refused", session=name, kind=kind, reason=reason)
 
     def _on_disconnect(
         self, _client: Client, _userdata: object, _flags: object, reason: ReasonCode, *_: object
     ) -> None:
         if self.reason == "closed":
-            self.reason = str(reason)
+            is_known = reason.value != _UNSPECIFIED_ERROR
+            self.reason = str(reason) if is_known else "connection lost"
 
     def _tell(self, event: SessionEvent) -> None:
         self._events.put(event)

@@ -83,6 +83,7 @@ def build_client(identity: Identity, version: Version, will: Outgoing | None) ->
     client.suppress_exceptions = True
     client.connect_timeout = _SOCKET_TIMEOUT_S
     client.max_inflight_messages_set(0)  # OutgoingQueue keeps the window and the queue
+    client.max_queued_messages_set(identity.max_inflight)
     client.on_socket_open = _send_without_delay
     client.on_socket_close = _linger
     # With this callback set, paho leaves every write to the thread that drives it.

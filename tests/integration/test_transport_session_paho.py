@@ -23,7 +23,7 @@ from tests.support.brokers import (
 )
 from tests.support.brokers_raw import CONNACK, RawClient, packet, serving
 from tests.support.brokers_thread import running
-from transport import connection, paho_client
+from transport import connection, paho_client, subscribing
 from transport.events import Connected, Disconnected, MessageArrived, Outgoing, Published
 from transport.session import PahoSession
 
@@ -202,7 +202,7 @@ def test_a_fixed_protocol_is_never_changed(
 def test_connected_waits_for_every_filter_and_a_refused_one_is_asked_for_again(
     fake: FakeBroker, fake_url: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_FIRST_RESUBSCRIBE_S", 0.2)
+    monkeypatch.setattr(subscribing, "FIRST_RETRY_S", 0.2)
     fake.suback_codes = [GRANTED + REFUSED, GRANTED]
     with structlog.testing.capture_logs() as logs:
         session, events = sessions.start(fake_url, filters=("a/#", "b/#"))
@@ -211,7 +211,8 @@ def test_connected_waits_for_every_filter_and_a_refused_one_is_asked_for_again(
 
         expect(events, Connected)
 
-    assert [log["topic_filter"] for log in logs if log["event"] == "filter_refused"] == ["b/#"]
+    refusals = [log["refused"] for log in logs if log["event"] == "filters_refused"]
+    assert refusals == [["b/#: Unspecified error"]]
     asked = [body[2:] for first, body in fake.packets[0] if first >> 4 == 8]
     assert asked == [b"\0\3a/#\1\0\3b/#\1", b"\0\3b/#\1"]
 
@@ -362,6 +363,23 @@ def test_what_the_broker_would_refuse_is_dropped_and_logged(sessions: Sessions) 
 
     assert [log["event"] for log in logs] == ["message_over_broker_limit"]
     assert session._outgoing.used_bytes == 0
+
+
+def test_a_refused_message_of_version_5_is_logged_once(sessions: Sessions, tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic write {block(1).name}\n")
+    acl.chmod(0o600)
+    with mosquitto_broker(extra=f"acl_file {acl}\nuser root\n") as broker:
+        session, events = sessions.start(broker.url, protocol="5")
+        expect(events, Connected)
+        with structlog.testing.capture_logs() as logs:
+            for k in range(3):
+                session.publish(Outgoing(block(k), b"x", token=k))
+            assert [expect(events, Published).token for _ in range(3)] == [0, 1, 2]
+
+    assert [(log["event"], log["reason"]) for log in logs] == [
+        ("message_refused", "Not authorized")
+    ]
 
 
 def test_a_login_in_the_url_is_used(sessions: Sessions) -> None:
