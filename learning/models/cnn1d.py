@@ -7,6 +7,8 @@ Learning", ICML 2020, https://arxiv.org/abs/1910.00189, section 5).
 
 from torch import Tensor, nn
 
+from learning.models.initialization import initialize
+
 _KERNEL = 5
 _GROUPS = 4
 
@@ -25,6 +27,7 @@ class Cnn1d(nn.Module):
             *_block(2 * width, 2 * width),
         )
         self.classifier = nn.Linear(2 * width, classes)
+        initialize(self)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return logits ``(n, classes)`` of windows ``(n, channels, length)``."""

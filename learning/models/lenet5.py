@@ -6,6 +6,8 @@ Recognition", Proceedings of the IEEE 86(11), 1998, section II.B.
 
 from torch import Tensor, nn
 
+from learning.models.initialization import initialize
+
 _SIDE = 32
 _FEATURES = 16 * 5 * 5
 
@@ -36,6 +38,7 @@ class LeNet5(nn.Module):
             nn.ReLU(),
             nn.Linear(84, classes),
         )
+        initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(n, classes)`` of images ``(n, 1, h, w)``."""

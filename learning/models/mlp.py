@@ -9,6 +9,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from learning.models.initialization import initialize
+
 
 def softmax(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return softmax regression on the flattened example."""
@@ -23,4 +25,6 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+    model = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+    initialize(model)
+    return model

@@ -52,6 +52,13 @@ def test_a_small_image_lies_in_the_middle_of_lenets_field():
     assert field[0, 0, 12:20, 12:20].sum() == field.sum() == 64
 
 
+@pytest.mark.parametrize(("name", "params", "shape", "classes", "size"), CASES)
+def test_initial_signals_neither_vanish_nor_explode(name, params, shape, classes, size):
+    batch = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0))
+    deviation = build(name, params, shape, classes, seed=2)(batch).std()
+    assert 0.05 < deviation < 5
+
+
 def test_no_model_normalizes_with_the_statistics_of_a_batch():
     for name, params, shape, classes, _ in CASES:
         module = build(name, params, shape, classes, seed=1).train()
