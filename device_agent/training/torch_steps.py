@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from device_agent.service.ports import TrainingError
+from device_agent.training.torch_optimizers import make_optimizer
 from learning.data.dataset import Dataset
 from schemas.tasks import Training
 
@@ -64,10 +65,10 @@ class TorchJob:
             TrainingError: The loss is not finite, or nothing can be trained.
         """
         self.module.train()
-        optimizer = _optimizer(self.module, self.training)
+        optimizer = make_optimizer(self.module, self.training)
         tally = Tally()
         for step, indices in enumerate(batches, start=1):
-            optimizer.zero_grad(set_to_none=False)
+            self.module.zero_grad(set_to_none=False)
             self._gradients(indices, step, tally)
             optimizer.step()
             after_step(step)
@@ -83,18 +84,6 @@ class TorchJob:
             _add_proximal_gradient(self.module, self.reference, self.training.proximal_mu)
         if self.training.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.training.gradient_clip_norm)
-
-
-def _optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not trained:
-        message = "the model has no parameter that can be trained"
-        raise TrainingError(message)
-    # One parameter after another: the grouped form needs temporary copies of all of them.
-    if training.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=training.learning_rate, foreach=False)
-    rate, momentum = training.learning_rate, training.momentum
-    return torch.optim.SGD(trained, lr=rate, momentum=momentum, foreach=False)
 
 
 def _finite(loss: torch.Tensor, step: int, training: Training) -> float:
