@@ -1,0 +1,1 @@
+"""One YAML per hardware and firmware family: recognition, limits and defaults."""
