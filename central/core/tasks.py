@@ -116,10 +116,10 @@ def abandon_round(task: TaskProgress, reason: str, now_s: float) -> TaskProgress
 
 
 def pause(task: TaskProgress) -> TaskProgress:
-    """Return the task paused; an open round goes on to its end."""
+    """Return the task paused, and said to be so at once; an open round goes on to its end."""
     if task.is_final:
         return task
-    return replace(task, is_paused=True, state="paused" if task.step != "round" else task.state)
+    return replace(task, is_paused=True, state="paused")
 
 
 def resume(task: TaskProgress, now_s: float) -> TaskProgress:

@@ -79,7 +79,8 @@ def test_a_loss_target_is_reached_from_above_and_a_missing_metric_never():
 
 def test_a_paused_task_finishes_its_round_and_opens_no_other():
     task = tasks.pause(tasks.open_round(a_task()))
-    assert task.state == "running"
+    assert (task.state, task.step) == ("paused", "round")
+    assert tasks.resume(task, 10.0).state == "running"
     task = tasks.evaluate(tasks.commit_round(task), {}, 20.0)
     assert task.state == "paused"
     assert not task.wants_round
