@@ -116,7 +116,7 @@ class Connection:
         self._subscribe_if_due(time.monotonic())
         if leave and not self._is_leaving:
             self._is_leaving = True
-            self._client.disconnect()
+            paho_client.leave(self._client)
         if self._client.want_write():
             self._client.loop_write()
         return self._client.socket() is not None

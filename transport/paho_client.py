@@ -6,6 +6,7 @@ The client is only ever touched by the thread that drives it (see ``connection.p
 import contextlib
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from transport.events import Outgoing
 SESSION_EXPIRY_S = 86_400
 _SOCKET_TIMEOUT_S = 5.0
 _LINGER_S = 0.5
+_LEAVING = "leaving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +174,24 @@ def _send_without_delay(_client: Client, _userdata: object, opened: Any) -> None
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _linger(_client: Client, _userdata: object, closing: Any) -> None:  # noqa: ANN401
-    """Read what is still coming until the broker closes.
+def leave(client: Client) -> None:
+    """Queue DISCONNECT; the client closes the socket when it is written."""
+    client.user_data_set(_LEAVING)
+    client.disconnect()
+
+
+def _linger(_client: Client, userdata: object, closing: Any) -> None:  # noqa: ANN401
+    """After a DISCONNECT, read what is still coming until the broker closes, for a moment.
 
     Closing with unread bytes would reset the connection, and the reset may overtake the last
     acknowledgements and the DISCONNECT.
     """
+    if userdata != _LEAVING:
+        return
+    deadline_s = time.monotonic() + _LINGER_S
     with contextlib.suppress(OSError):
         closing.settimeout(_LINGER_S)
-        while closing.recv(65536):
+        while closing.recv(65536) and time.monotonic() < deadline_s:
             pass
 
 

@@ -32,6 +32,9 @@ STATE = Topic(Kind.STATE, DEVICE)
 ACCEPT = packet(CONNACK << 4, b"\0\0")
 GRANTED, REFUSED = b"\1", b"\x80"
 
+#: Python 3.13 asks for it.
+_ISSUER = "authorityKeyIdentifier=keyid"
+
 Events = queue.SimpleQueue[Any]
 
 
@@ -484,10 +487,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command += ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
-    make("ca")
+    make("ca", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     for name in ("server", "client"):
         issued = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE"]
-        make(name, *issued, "-addext", "subjectAltName=IP:127.0.0.1")
+        make(name, *issued, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", _ISSUER)
     return folder
 
 
