@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
-from central.adapters.jobs import Jobs, read_model
+from central.adapters.jobs import EXPORTED, Jobs, read_model
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.worker import ThreadWorker
 from central.modeling.modeler import TorchModeler
@@ -40,6 +40,7 @@ StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
 
 DATABASE = "central.db"
 MODELS = "models"
+OBJECTS = "objects"
 _DAY_S = 86_400.0
 
 _log = structlog.get_logger()
@@ -118,9 +119,11 @@ def export(
     if record is None or record.model_sha256 is None or record.plan is None:
         message = f"task: {task!r} is not known here or has no model yet"
         raise NothingToExportError(message)
-    source = ObjectStore(state_dir).path(record.model_sha256)
+    source = state_dir / OBJECTS / record.model_sha256
     if kind == "safetensors":
         shutil.copyfile(source, target)
+    elif is_exported(state_dir, task, record.model_sha256):
+        shutil.copyfile(state_dir / MODELS / task / "model.onnx", target)
     else:
         modeler = TorchModeler({}, ())
         modeler.export(record.submission, record.plan.data, lambda: read_model(source)[1], target)
@@ -130,6 +133,12 @@ def export(
         "model_sha256": record.model_sha256,
         "file": str(target),
     }
+
+
+def is_exported(state_dir: Path, task: str, model_sha256: str) -> bool:
+    """Tell whether central has written a task's model out as files for persons."""
+    written = state_dir / MODELS / task / EXPORTED
+    return written.is_file() and written.read_text(encoding="ascii") == model_sha256
 
 
 def _session(

@@ -1,6 +1,7 @@
 """Models out of central's state directory, without loading central before it is needed."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -8,10 +9,27 @@ from fedfleet.errors import FleetError
 
 Kind = Literal["onnx", "safetensors"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_POLL_S = 0.1
 
 
 class ExportError(FleetError):
     """A model was not written: central's state has none, or the file cannot be written."""
+
+
+def await_files(state_dir: Path, task: str, model_sha256: str, timeout_s: float) -> bool:
+    """Wait for a running central to write out the final model of ``task``.
+
+    Returns:
+        Whether it has; ``export_model`` then only copies.
+    """
+    from central import app  # noqa: PLC0415  (central is large, and most verbs do without)
+
+    until_s = time.monotonic() + timeout_s
+    while not app.is_exported(state_dir, task, model_sha256):
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def export_model(state_dir: Path, task: str, kind: Kind, path: Path) -> None:

@@ -42,6 +42,9 @@ from updates.codecs import create
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
 
+#: Names the model that the files beside it hold; written when they are whole.
+EXPORTED = "model.sha256"
+
 
 class Jobs:
     """Does the jobs; all calls come from one thread."""
@@ -157,6 +160,7 @@ class Jobs:
             lambda: read_model(source)[1],
             directory / "model.onnx",
         )
+        (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

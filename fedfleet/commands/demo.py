@@ -38,7 +38,7 @@ class DataParameter(click.ParamType[tuple[str, Path | None]]):
 
 
 @click.command()
-@click.option("--devices", type=_COUNT, default=8, show_default=True, help="Device processes.")
+@click.option("--devices", type=_COUNT, help="Device processes; default by data.")
 @click.option("--regions", type=_COUNT, default=2, show_default=True, help="Gateway processes.")
 @click.option("--rounds", type=_COUNT, help="Rounds to commit; default by data.")
 @click.option("--min-clients", type=_COUNT, help="Updates that end a round; default all devices.")
@@ -60,9 +60,10 @@ class DataParameter(click.ParamType[tuple[str, Path | None]]):
               metavar="SECONDS", help="How long all may take to be up.")  # fmt: skip
 @click.option("--keep-running", is_flag=True, help="Leave the fleet running until Ctrl-C.")
 @options.json_output
-def demo(
+def demo(  # noqa: PLR0913 - one argument an option
     *,
     data: tuple[str, Path | None],
+    devices: int | None,
     out: Path | None,
     start_timeout_s: float,
     keep_running: bool,
@@ -75,7 +76,8 @@ def demo(
     logs, states and the trained model are in the run's folder.
     """
     kind, path = data
-    settings = Options(data=kind, data_path=path, **chosen)  # type: ignore[arg-type]
+    count = devices or RECIPES[kind].devices
+    settings = Options(data=kind, data_path=path, devices=count, **chosen)  # type: ignore[arg-type]
     folder = (out or Path("runs", time.strftime("%Y%m%d-%H%M%S"))).resolve()
 
     def show(outcome: report.Outcome) -> None:

@@ -16,13 +16,14 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
+    devices: int = 8
     codec: str = "int8"
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe("mlp", rounds=15, epochs=2, batch_size=16, learning_rate=0.05),
+    "digits": Recipe("mlp", rounds=10, epochs=2, batch_size=16, learning_rate=0.1),
     "mnist": Recipe("lenet5", rounds=5, epochs=1, batch_size=32, learning_rate=0.05),
-    "har": Recipe("cnn1d", rounds=20, epochs=3, batch_size=16, learning_rate=0.02),
+    "har": Recipe("cnn1d", rounds=15, epochs=2, batch_size=16, learning_rate=0.02, devices=12),
 }
 
 

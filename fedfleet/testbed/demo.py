@@ -18,6 +18,8 @@ from fedfleet.testbed.progress import Stopwatch
 from fedfleet.testbed.report import Outcome
 from fedfleet.testbed.run import Run
 
+#: How long central may take to write its final model out.
+_EXPORT_S = 60.0
 #: Not on every user's PATH.
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
@@ -103,9 +105,11 @@ def _write(outcome: Outcome, place: Place) -> None:
     whole = status.model_copy(update={"history": outcome.rounds})
     (folder / "status.json").write_text(whole.model_dump_json(indent=2) + "\n")
     (folder / "result.json").write_text(json.dumps(report.as_object(outcome), indent=2) + "\n")
+    state_dir, sha256 = place.central_state_dir, status.model_sha256 or ""
+    exporting.await_files(state_dir, status.task, sha256, _EXPORT_S)
     for kind in exporting.KINDS:
         file = folder / f"model.{kind}"
-        exporting.export_model(place.central_state_dir, status.task, kind, file)
+        exporting.export_model(state_dir, status.task, kind, file)
     plot.save_plot(outcome.rounds, _title(outcome), folder / "plot.png")
 
 
