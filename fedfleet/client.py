@@ -190,4 +190,5 @@ def make_session(
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,
+        is_kept=False,
     )

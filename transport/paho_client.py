@@ -39,6 +39,7 @@ class Identity:
         keepalive_s: Seconds of silence after which a ping is sent.
         max_inflight: Messages of QoS 1 sent and not acknowledged, at most.
         receive_maximum: Messages received and not acknowledged, at most (MQTT 5).
+        is_kept: Whether the broker keeps the session while its program is away.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Identity:
     keepalive_s: int
     max_inflight: int
     receive_maximum: int
+    is_kept: bool = True
 
 
 class _Client(Client):
@@ -77,7 +79,7 @@ def build_client(identity: Identity, version: Version, will: Outgoing | None) ->
     client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=identity.mqtt_client_id,
-        clean_session=None if is_v5 else False,
+        clean_session=None if is_v5 else not identity.is_kept,
         protocol=MQTTv5 if is_v5 else MQTTv311,
         reconnect_on_failure=False,
         manual_ack=True,
@@ -107,11 +109,15 @@ def connect(client: Client, identity: Identity) -> None:
         client.connect(address.host, address.port, identity.keepalive_s)
         return
     properties = _properties(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = SESSION_EXPIRY_S
+    properties.SessionExpiryInterval = SESSION_EXPIRY_S if identity.is_kept else 0
     properties.ReceiveMaximum = identity.receive_maximum
     properties.MaximumPacketSize = MAX_PACKET_BYTES
     client.connect(
-        address.host, address.port, identity.keepalive_s, clean_start=False, properties=properties
+        address.host,
+        address.port,
+        identity.keepalive_s,
+        clean_start=not identity.is_kept,
+        properties=properties,
     )
 
 

@@ -64,6 +64,7 @@ class PahoSession:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         reconnect_s: tuple[float, float] = (0.2, 5.0),
+        is_kept: bool = True,
     ) -> None:
         """Prepare a session; nothing is connected before ``start``.
 
@@ -86,6 +87,7 @@ class PahoSession:
             cert_file: This program's certificate, PEM.
             key_file: Its private key, PEM.
             reconnect_s: Shortest and longest wait between two connections.
+            is_kept: False for a session that only looks on: the broker forgets it at once.
 
         Raises:
             BrokerUrlError: The URL, the login or the TLS files do not fit together.
@@ -104,7 +106,14 @@ class PahoSession:
         self.name = name
         self.will = will
         self._identity = Identity(
-            name, mqtt_client_id, address, filters, keepalive_s, max_inflight, receive_maximum
+            name,
+            mqtt_client_id,
+            address,
+            filters,
+            keepalive_s,
+            max_inflight,
+            receive_maximum,
+            is_kept,
         )
         self._events = events
         self._dialect = Dialect(protocol)

@@ -521,3 +521,38 @@ def test_tls_checks_the_broker_and_shows_the_client_s_certificate(
         arrived.ack()
         assert len(arrived.payload) == 900 * KIB
         assert distrusting.empty()
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize(("is_kept", "waiting"), [(True, [b"while away"]), (False, [])])
+def test_the_broker_keeps_only_sessions_that_ask_for_it(
+    sessions: Sessions,
+    mosquitto: ProcessBroker,
+    protocol: str,
+    *,
+    is_kept: bool,
+    waiting: list[bytes],
+) -> None:
+    options: dict[str, Any] = {
+        "mqtt_client_id": f"kept-{protocol}-{is_kept}".replace(".", ""),
+        "filters": (f"fl/v1/eu/kept{int(is_kept)}/dn/#",),
+        "protocol": protocol,
+        "is_kept": is_kept,
+    }
+    topic = Topic(Kind.CONTROL, Address("eu", f"kept{int(is_kept)}"))
+    first, events = sessions.start(mosquitto.url, **options)
+    assert isinstance(events.get(timeout=10), Connected)
+    first.stop()
+    sender, sent = sessions.start(mosquitto.url)
+    assert isinstance(sent.get(timeout=10), Connected)
+    assert sender.publish(Outgoing(topic, b"while away", token=1))
+    assert isinstance(sent.get(timeout=10), Published)
+    _, again = sessions.start(mosquitto.url, **options)
+    found = []
+    while not found or not isinstance(found[-1], Connected):
+        found.append(again.get(timeout=10))
+    assert sender.publish(Outgoing(topic, b"last", token=2))
+    while not any(isinstance(e, MessageArrived) and e.payload == b"last" for e in found):
+        found.append(again.get(timeout=10))
+    payloads = [event.payload for event in found if isinstance(event, MessageArrived)]
+    assert payloads == [*waiting, b"last"]
