@@ -17,7 +17,8 @@ from fedfleet.client import FleetClient
 from fedfleet.errors import FleetError
 from fedfleet.screen import Screen
 from fedfleet.statuses import read_status
-from fedfleet.testbed.plan import Options, Place, Plan, Process, make_plan, mosquitto_config
+from fedfleet.testbed.choices import Options
+from fedfleet.testbed.plan import Place, Plan, Process, make_plan, mosquitto_config
 from fedfleet.testbed.processes import Processes, Running
 from fedfleet.testbed.run import Run
 from schemas.tasks import RoundSummary
