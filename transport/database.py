@@ -15,6 +15,7 @@ from schemas.errors import MessageError
 
 _BUSY_TIMEOUT_S = 10.0
 _WAL_KEPT_BYTES = 16 * 1024 * 1024
+_WAL_PAGES = 8000
 #: One more than the largest boot that a frame's header can carry.
 _BOOT_LIMIT = 1 << 53
 _BOOT_SCHEMA = """
@@ -209,6 +210,10 @@ def _configure(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError(message)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # Some builds overwrite what is deleted: a second write of every update that was delivered.
+    connection.execute("PRAGMA secure_delete = OFF")
+    # At SQLite's 1000 pages nearly every commit of a few updates would pay for a checkpoint.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
 
 

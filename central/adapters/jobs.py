@@ -119,7 +119,8 @@ class Jobs:
         rows = {
             device: (sha256, inline, examples)
             for device, sha256, inline, examples in database.execute(
-                "SELECT device, sha256, payload IS NOT NULL, num_examples FROM contributions "
+                "SELECT device, sha256, payloads.device IS NOT NULL, num_examples "
+                "FROM contributions LEFT JOIN payloads USING (task, round, device) "
                 "WHERE task = ? AND round = ?",
                 (task.task, number),
             )
@@ -190,7 +191,7 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
 
 def _payload(database: sqlite3.Connection, task: str, number: int, device: str) -> bytes:
     (payload,) = database.execute(
-        "SELECT payload FROM contributions WHERE task = ? AND round = ? AND device = ?",
+        "SELECT payload FROM payloads WHERE task = ? AND round = ? AND device = ?",
         (task, number, device),
     ).fetchone()
     return bytes(payload)

@@ -39,7 +39,6 @@ CREATE TABLE IF NOT EXISTS contributions (
     xfer TEXT NOT NULL UNIQUE,
     sha256 TEXT NOT NULL,
     size INTEGER NOT NULL,
-    payload BLOB,
     num_examples INTEGER NOT NULL,
     metrics TEXT NOT NULL,
     accepted_s REAL NOT NULL,
@@ -47,6 +46,18 @@ CREATE TABLE IF NOT EXISTS contributions (
     reason TEXT,
     PRIMARY KEY (task, round, device),
     FOREIGN KEY (task, round) REFERENCES rounds (task, round) ON DELETE CASCADE
+) STRICT;
+
+-- The bytes of a small update, apart from what is said of it: settling a contribution rewrites
+-- its row, and must not rewrite these. A large update is a file named by its digest.
+CREATE TABLE IF NOT EXISTS payloads (
+    task TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (task, round, device),
+    FOREIGN KEY (task, round, device) REFERENCES contributions (task, round, device)
+        ON DELETE CASCADE
 ) STRICT;
 
 -- A final no to a transfer, so that the same question gets the same answer.

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import resources
 
 from pydantic import TypeAdapter
@@ -27,8 +28,12 @@ SCHEMA_VERSION = 1
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
-_DEVICE = DeviceState.model_validate_json
-_GATEWAY = GatewayState.model_validate_json
+#: Rows are read far more often than they change; what is read is frozen, so it may be shared.
+_DEVICE = lru_cache(8192)(DeviceState.model_validate_json)
+_GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
+_SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
+_PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
+_SUMMARY = lru_cache(1024)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _NAMES = TypeAdapter(tuple[str, ...])
 
@@ -121,13 +126,12 @@ class SqliteStore:
 
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
+        key = (record.task, record.round, record.device)
         cursor = self._db.execute(
-            f"INSERT OR IGNORE INTO contributions ({_CONTRIBUTION_COLUMNS}, payload) "  # noqa: S608
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR IGNORE INTO contributions ({_CONTRIBUTION_COLUMNS}) "  # noqa: S608
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                record.task,
-                record.round,
-                record.device,
+                *key,
                 record.region,
                 record.xfer,
                 record.sha256,
@@ -137,9 +141,10 @@ class SqliteStore:
                 _METRICS.dump_json(record.metrics).decode(),
                 record.settled,
                 record.reason,
-                record.payload,
             ),
         )
+        if cursor.rowcount == 1 and record.payload is not None:
+            self._db.execute("INSERT INTO payloads VALUES (?, ?, ?, ?)", (*key, record.payload))
         return cursor.rowcount == 1
 
     def contribution(self, task: str, number: int, device: str) -> ContributionRecord | None:
@@ -155,15 +160,14 @@ class SqliteStore:
 
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""
+        names = json.dumps(sorted(counted))
         self._db.execute(
-            "UPDATE contributions SET settled = 'discarded', reason = ? "
-            "WHERE task = ? AND round = ?",
-            (reason, task, number),
-        )
-        self._db.executemany(
-            "UPDATE contributions SET settled = 'counted', reason = NULL "
-            "WHERE task = ? AND round = ? AND device = ?",
-            [(task, number, device) for device in counted],
+            "UPDATE contributions SET "
+            "settled = iif(device IN (SELECT value FROM json_each(:names)), 'counted', "
+            "'discarded'), "
+            "reason = iif(device IN (SELECT value FROM json_each(:names)), NULL, :reason) "
+            "WHERE task = :task AND round = :round",
+            {"names": names, "reason": reason, "task": task, "round": number},
         )
 
     def refusal(self, xfer: str) -> Refusal | None:
@@ -272,7 +276,7 @@ class SqliteStore:
             f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
             f"UNION SELECT base_model_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT model_sha256 FROM rounds WHERE task IN ({old}) "
-            f"UNION SELECT sha256 FROM contributions WHERE task IN ({old}) AND payload IS NULL",
+            f"UNION SELECT sha256 FROM contributions WHERE task IN ({old})",
             (before_s,) * 4,
         ).fetchall()
         for table in ("refusals", "unwilling"):
@@ -339,12 +343,12 @@ def _task(row: tuple[str, ...]) -> TaskRecord:
     task, submission, min_clients, created_s, progress, ended_s, plan, sha, metrics, totals = row
     return TaskRecord(
         task=task,
-        submission=TaskSubmission.model_validate_json(submission),
+        submission=_SUBMISSION(submission),
         min_clients=int(min_clients),
         created_s=float(created_s),
         progress=_PROGRESS.validate_json(progress),
         ended_s=None if ended_s is None else float(ended_s),
-        plan=ResolvedPlan.model_validate_json(plan) if plan else None,
+        plan=_PLAN(plan) if plan else None,
         model_sha256=sha,
         metrics=_METRICS.validate_json(metrics),
         totals=Totals.model_validate_json(totals),
@@ -362,7 +366,7 @@ def _round(row: tuple[str, ...]) -> RoundRecord:
         ended_s=None if ended_s is None else float(ended_s),
         contributors=_NAMES.validate_json(contributors) if contributors else None,
         model_sha256=sha,
-        summary=RoundSummary.model_validate_json(summary) if summary else None,
+        summary=_SUMMARY(summary) if summary else None,
     )
 
 

@@ -45,7 +45,7 @@ class Rounds:
             return
         record = replace(record, state=state)
         self._desk.store.save_round(record)
-        self._desk.touch(task, urgent=bool(instructions) or state.reason != before.reason)
+        self._desk.touch(task, urgent=state.reason != before.reason)
         for instruction in instructions:
             yield from self._carry_out(record, instruction, now_s)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from regional_gateway.core import custody
 from regional_gateway.core.custody import Act, Offer, Refuse, Space, Standing
 from regional_gateway.service.deferred import Deferred
+from regional_gateway.service.due import earliest
 from regional_gateway.service.links import Links
 from regional_gateway.service.offers import Offered, Offers
 from regional_gateway.service.ports import FinalReceipt, ReceiptStore
@@ -15,6 +16,10 @@ from transport.events import Outgoing
 from transport.objects import ObjectStore
 from transport.outbox import Outbox, OutboxEntry
 from transport.sender import Sender
+
+#: A device repeats its offer after a second. Central is mostly quicker than this, and its word
+#: makes the gateway's own superfluous: a message and a commit of the device less.
+HELD_AFTER_S = 0.25
 
 
 class Custody:
@@ -51,6 +56,7 @@ class Custody:
         self._links = links
         self._deferred = deferred
         self._quota_bytes = quota_bytes
+        self._promises: dict[str, tuple[UpdateManifest, float]] = {}
 
     def on_manifest(self, device: str, xfer: str, frame: Frame, now_s: float) -> list[Outgoing]:
         """Take, offer upward or refuse one update; every manifest is answered in the end.
@@ -71,7 +77,19 @@ class Custody:
             return self._repeat_final(xfer)
         if found is Act.TAKE:
             self._outbox.add(_entry(manifest, frame, now_s))
+            self._promises[xfer] = (manifest, now_s + HELD_AFTER_S)
+            return []
         return [self.held(manifest)]
+
+    def due(self, now_s: float) -> list[Outgoing]:
+        """Return the gateway's word on updates that central has not ended in the meantime."""
+        due = [xfer for xfer, (_, due_s) in self._promises.items() if due_s <= now_s]
+        found = [self._promises.pop(xfer)[0] for xfer in due]
+        return [self.held(manifest) for manifest in found if self._store.holds(manifest.xfer)]
+
+    def next_due_s(self) -> float:
+        """Return when ``due`` may have something to say; infinity: not before an event."""
+        return earliest(*(due_s for _, due_s in self._promises.values()))
 
     def take_large(self, offered: Offered, now_s: float) -> list[Outgoing]:
         """Write the row of an object that is whole and durable; tell its device."""
@@ -100,6 +118,8 @@ class Custody:
         if receipt.xfer != xfer:
             return []
         effect = self._sender.on_receipt(receipt, now_s)
+        if effect.final:
+            self._promises.pop(xfer, None)
         if effect.final and effect.entry is not None:
             if effect.entry.path is not None:
                 self._deferred.add(lambda: self.remove_unheld(receipt.sha256))

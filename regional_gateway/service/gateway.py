@@ -46,6 +46,7 @@ class Gateway:
         is_up = parts.uplink.is_up
         outgoing = parts.assignments.due(now_s)
         outgoing += parts.uplink.due(now_s)
+        outgoing += parts.custody.due(now_s)
         if is_up and earliest(parts.sender.next_due_s()) <= now_s:
             outgoing += parts.sender.due(now_s)
         outgoing += parts.pulls.due(now_s, uplink_up=is_up)
@@ -64,6 +65,7 @@ class Gateway:
         return earliest(
             parts.assignments.next_due_s(),
             parts.uplink.next_due_s(),
+            parts.custody.next_due_s(),
             parts.sender.next_due_s() if is_up else None,
             parts.pulls.next_due_s(uplink_up=is_up),
             parts.models.next_due_s(uplink_up=is_up),

@@ -51,6 +51,7 @@ def fleet(world, monkeypatch):
 
     monkeypatch.setattr(plan_module, "_fedfleet", dummy)
     monkeypatch.setattr(demo_module.exporting, "export_model", write)
+    monkeypatch.setattr(demo_module.exporting, "await_files", lambda *_: True)
     online = CentralState(status="online", boot=1, ts=1.0).model_dump_json().encode()
     gateway = frame("gw/region-1", GatewayState(status="online", boot=1))
     world.retained = {"fl/v1/ctl/central/state": online, "fl/v1/gw/region-1/up/state": gateway}
