@@ -107,8 +107,18 @@ class Puller:
         self._pulls[key] = pull
         return self._step(key, pull, now_s)
 
-    def chunk(self, key: str, k: int, data: bytes, now_s: float) -> PullProgress:
+    def chunk(
+        self, key: str, k: int, data: bytes, now_s: float, *, is_multicast: bool = False
+    ) -> PullProgress:
         """Take one chunk that arrived; an unknown key is ignored.
+
+        Args:
+            key: Names the pull.
+            k: The chunk's number.
+            data: The chunk.
+            now_s: Now, seconds.
+            is_multicast: Whether it was sent to everyone: the others then follow unasked, also
+                when this one had been asked for.
 
         Raises:
             PayloadError: The chunk does not match the manifest; the pull goes on.
@@ -119,7 +129,7 @@ class Puller:
         if pull is None:
             return PullProgress()
         if not pull.completed:
-            self._take(pull, k, data, now_s)
+            self._take(pull, k, data, now_s, is_multicast=is_multicast)
         return self._step(key, pull, now_s)
 
     def due(self, now_s: float) -> list[Outgoing]:
@@ -194,10 +204,10 @@ class Puller:
         return self._step(key, pull, now_s)
 
     @staticmethod
-    def _take(pull: Pull, k: int, data: bytes, now_s: float) -> None:
+    def _take(pull: Pull, k: int, data: bytes, now_s: float, *, is_multicast: bool) -> None:
         is_new = pull.assembly.write(k, data)
         if is_new:
-            unasked = k not in pull.window.in_flight
+            unasked = is_multicast or k not in pull.window.in_flight
             pull.listening = unasked and pull.patience_s > 0.0
         pull.window.arrived(k, now_s)
         pull.heard_s = now_s

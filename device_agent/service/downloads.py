@@ -75,7 +75,8 @@ class Downloads:
         """
         if topic.sha16 is None or topic.k is None:
             return PullProgress()
-        return self._puller.chunk(topic.sha16, topic.k, data, now_s)
+        is_multicast = topic.address is not None and topic.address.is_everyone
+        return self._puller.chunk(topic.sha16, topic.k, data, now_s, is_multicast=is_multicast)
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return what to ask for now."""

@@ -262,6 +262,17 @@ def test_a_listener_asks_only_when_the_multicast_falls_silent(puller):
     assert asked(puller.due(5.7)) == [("a", 2)]
 
 
+def test_a_multicast_that_begins_late_ends_the_asking(puller):
+    described = some_object(1, chunks=6)
+    start(puller, "a", described, patience_s=1.0)
+    assert asked(puller.due(1.0)) == [("a", 0), ("a", 1)]
+    for k in range(5):
+        data = cut(described, k)
+        assert puller.chunk("a", k, data, 2.0 + 0.1 * k, is_multicast=True).outgoing == ()
+    assert puller.due(3.3) == []
+    assert asked(puller.due(3.4)) == [("a", 5)]
+
+
 def test_idle_pulls_expire_and_resume_from_their_part_file(puller):
     described = some_object(1, chunks=3)
     start(puller, "a", described)
