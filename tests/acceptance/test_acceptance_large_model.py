@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from schemas.limits import DEFAULT_CHUNK_BYTES, MIB
-from schemas.topics import Kind, TopicError, parse
+from schemas.topics import Address, Kind, TopicError, parse
 from tests.support.fleet import Shape, running_fleet
 from tests.support.fleet_watch import Tap
 
 DEVICES = tuple(f"d{index}" for index in range(1, 9))
 HIDDEN = 3100
+UNLIMITED = "max_queued_messages 0\n"
 SAMPLE_S = 0.05
 SETTLE_S = 1.0
 WRITE_S = 60.0
@@ -23,7 +24,8 @@ GROWTH_LIMIT = 4
 
 @pytest.fixture
 def fleet(tmp_path):
-    with running_fleet(tmp_path, Shape(devices=DEVICES)) as running:
+    # The broker must not drop what the tap is slow to read.
+    with running_fleet(tmp_path, Shape(devices=DEVICES), extra=UNLIMITED) as running:
         yield running
 
 
@@ -78,16 +80,16 @@ def sampled_memory(fleet):
         thread.join()
 
 
-def blocks_by_region(tap, sha16):
-    """Return how often each block of a model went from central to each region."""
+def blocks_of(tap, sha16):
+    """Return how often each block of a model was sent, by the subtree that it was sent to."""
     found = {}
     for seen in tap.seen:
         try:
             topic = parse(seen.topic)
         except TopicError:
             continue
-        if topic.kind is Kind.BLOCK and topic.address.is_gateway and topic.sha16 == sha16:
-            found.setdefault(topic.address.region, Counter())[topic.k] += 1
+        if topic.kind is Kind.BLOCK and topic.sha16 == sha16:
+            found.setdefault(topic.address, Counter())[topic.k] += 1
     return found
 
 
@@ -110,12 +112,16 @@ def test_a_model_of_40_mb_reaches_eight_devices_in_small_pieces_and_little_memor
     assert largest.size <= MIB, largest.topic
     print(f"{len(tap.seen)} messages, the largest {largest.size} bytes on {largest.topic}")  # noqa: T201 - seen with -s
 
-    copies = blocks_by_region(tap, status["model_sha256"][:16])
-    chunks = range(-(-model_bytes // DEFAULT_CHUNK_BYTES))
-    assert copies.keys() == set(fleet.shape.regions)
-    for region, counted in copies.items():
-        repairs = {k: times for k, times in counted.items() if times > 1}
-        assert counted == Counter(chunks), f"{region}: sent more or less than once: {repairs}"
+    sent = blocks_of(tap, status["model_sha256"][:16])
+    one_copy = Counter(range(-(-model_bytes // DEFAULT_CHUNK_BYTES)))
+    for region in fleet.shape.regions:
+        for address in (Address.of_gateway(region), Address.of_everyone(region)):
+            copies = sent.pop(address)
+            repairs = {k: times for k, times in copies.items() if times > 1}
+            assert copies == one_copy, f"{address}: sent more or less than once: {repairs}"
+    repaired = {address.node: sum(copies.values()) for address, copies in sent.items()}
+    print(f"one copy of {len(one_copy)} blocks a region; repairs to devices: {repaired}")  # noqa: T201 - seen with -s
+    assert sum(repaired.values()) < len(one_copy), repaired
 
     growth = {name: (highest[name] - idle[name]) / 1e6 for name in fleet.programs}
     numbers = ", ".join(

@@ -65,12 +65,12 @@ def test_a_task_published_with_mosquitto_pub_is_trained_to_its_end(fleet, traine
 
 
 def test_tasks_and_status_show_what_is_retained(fleet, trained):
-    output = verb(fleet, "status", trained, "--json").stdout
-    retained = json.dumps(fleet.retained(trained))
-    assert TaskStatus.model_validate_json(output) == TaskStatus.model_validate_json(retained)
-    shown = json.loads(output)
-    assert shown["state"] == "completed"
-    assert shown in json.loads(verb(fleet, "tasks", "--json").stdout)
+    shown = json.loads(verb(fleet, "status", trained, "--json").stdout)
+    listed = {one["task"]: one for one in json.loads(verb(fleet, "tasks", "--json").stdout)}
+    retained = fleet.retained(trained)
+    for name in ("state", "rounds", "committed", "metrics", "model_sha256", "updates_accepted"):
+        assert shown[name] == listed[trained][name] == retained[name]
+    assert TaskStatus.model_validate_json(json.dumps(shown)).is_final
     text = verb(fleet, "status", trained).stdout
     assert f"{trained}: completed, 3 of 3 rounds committed, accuracy 0." in text
     assert shown["model_sha256"] in text
