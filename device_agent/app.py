@@ -28,6 +28,7 @@ from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
+from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
@@ -142,13 +143,14 @@ def compose(
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
     uploads = Uploads(wire, device.objects, outbox, sender)
-    surroundings = _surroundings(device)
+    statuses, surroundings = Statuses(wire), _surroundings(device)
     agent = Agent(
         Parts(
             wire=wire,
             births=births,
             questions=Questions(wire, store, Backoff(), rng),
-            jobs=Jobs(wire, store, downloads, uploads, surroundings),
+            statuses=statuses,
+            jobs=Jobs(statuses, store, downloads, uploads, surroundings),
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,

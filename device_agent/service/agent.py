@@ -19,6 +19,7 @@ from device_agent.service.ports import (
 from device_agent.service.questions import Questions
 from device_agent.service.records import JobStore
 from device_agent.service.settlements import settle
+from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
@@ -45,6 +46,7 @@ class Parts:
     wire: Wire
     births: Births
     questions: Questions
+    statuses: Statuses
     jobs: Jobs
     downloads: Downloads
     uploads: Uploads
@@ -65,6 +67,7 @@ class Agent:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._is_connected = False
 
     def resume(self, now_s: float) -> None:
         """Go on after a restart; called once, in a transaction, before the first event."""
@@ -88,7 +91,7 @@ class Agent:
             case Connected():
                 return self._connected(now_s)
             case Disconnected():
-                self._parts.jobs.is_connected = False
+                self._is_connected = False
                 return []
             case _:
                 return []
@@ -96,11 +99,12 @@ class Agent:
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Return what is due: heartbeat, question, offers, requests for chunks."""
         parts = self._parts
-        if not parts.jobs.is_connected:
+        if not self._is_connected:
             return []
         return [
             *parts.births.due(now_s),
             *parts.questions.due(now_s),
+            *parts.statuses.due(now_s),
             *parts.uploads.due(now_s),
             *parts.downloads.due(now_s),
         ]
@@ -108,11 +112,12 @@ class Agent:
     def next_due_s(self, now_s: float) -> float | None:  # noqa: ARG002 - the loop's port
         """Return when ``tick`` is needed next."""
         parts = self._parts
-        if not parts.jobs.is_connected:
+        if not self._is_connected:
             return None
         moments = (
             parts.births.next_heartbeat_s,
             parts.questions.next_s,
+            parts.statuses.next_due_s(),
             parts.uploads.next_due_s(),
             parts.downloads.next_due_s(),
         )
@@ -121,8 +126,7 @@ class Agent:
     def after_commit(self) -> None:
         """Make training thread, pulls and files agree with what was committed."""
         parts = self._parts
-        if parts.jobs.is_connected:
-            parts.jobs.untold.clear()
+        parts.statuses.committed()
         if not parts.jobs.has_changed:
             return
         parts.worker.assign(parts.jobs.work())
@@ -143,11 +147,11 @@ class Agent:
 
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts
-        parts.jobs.is_connected = True
+        self._is_connected = True
+        parts.jobs.tell()
         return [
             parts.births.birth(now_s),
             *parts.questions.begin(now_s),
-            *parts.jobs.tell(),
             *parts.uploads.wake(now_s),
             *parts.downloads.wake(now_s),
         ]

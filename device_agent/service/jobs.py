@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from operator import attrgetter
 
 import structlog
 from typing_extensions import assert_never
@@ -30,9 +29,9 @@ from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
+from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
-from device_agent.service.wire import Wire
 from schemas.messages import Assignment
 from transport.events import Outgoing
 from transport.outbox import OutboxEntry
@@ -47,22 +46,18 @@ class Jobs:
 
     Attributes:
         has_changed: Whether a job may have begun or ended since this was last set to False.
-        is_connected: Whether statuses can be sent; otherwise they are told on the next connect.
-        untold: Jobs whose latest status could not be sent.
     """
 
     def __init__(
         self,
-        wire: Wire,
+        statuses: Statuses,
         store: JobStore,
         downloads: Downloads,
         uploads: Uploads,
         surroundings: Surroundings,
     ) -> None:
         self.has_changed = True
-        self.is_connected = False
-        self.untold: set[JobKey] = set()
-        self._wire = wire
+        self._statuses = statuses
         self._store = store
         self._downloads = downloads
         self._uploads = uploads
@@ -144,11 +139,12 @@ class Jobs:
         for record in self._store.active():
             self.apply(record, Restarted(), now_s)
 
-    def tell(self) -> list[Outgoing]:
-        """Return the latest status of each job that goes on, or whose status was not sent."""
-        keys = self.untold.union(self._store.unfinished(_MAX_TOLD))
-        found = [self._store.get(key) for key in sorted(keys, key=attrgetter("task", "round"))]
-        return [self._wire.status(record.job, None) for record in found if record]
+    def tell(self) -> None:
+        """Say again how far each job is that goes on."""
+        for key in self._store.unfinished(_MAX_TOLD):
+            record = self._store.get(key)
+            if record is not None:
+                self._statuses.put(record.job)
 
     def work(self) -> Work | None:
         """Return what the training thread should have in hand."""
@@ -222,7 +218,8 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                return self._report(record.job, progress)
+                self._statuses.put(record.job, progress)
+                return []
             case FindModel():
                 return self._find_model(record, now_s)
             case OfferAgain():
@@ -231,12 +228,6 @@ class Jobs:
                 return []  # the training thread is told after the commit: see ``work``
             case _:
                 assert_never(instruction)
-
-    def _report(self, job: Job, progress: float | None) -> list[Outgoing]:
-        if self.is_connected:
-            return [self._wire.status(job, progress)]
-        self.untold.add(job.key)
-        return []
 
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
         if self._downloads.is_here(record.model.sha256):

@@ -24,6 +24,7 @@ from device_agent.service.ports import (
     Work,
     WorkerEvent,
 )
+from device_agent.service.statuses import PACE_S
 from device_agent.settings import DeviceSettings
 from device_agent.training.drill import DrillTrainer
 from learning.data.dataset import Dataset
@@ -191,9 +192,16 @@ class Bench:
         return Bench(self.path, self.policy, self.now_s + 1.0, **changes)
 
     def give(self, event: object) -> list[Outgoing]:
-        """Handle one event as the loop does, commit, and keep what is sent."""
+        """Handle one event as the loop does, with what is due then, and keep what is sent.
+
+        Events are far enough from each other for each word on a job to be told.
+        """
+        self.now_s += PACE_S
         with transaction(self.connection):
             sent = list(self.agent.handle(event, self.now_s))
+            due_s = self.agent.next_due_s(self.now_s)
+            if due_s is not None and due_s <= self.now_s:
+                sent += self.agent.tick(self.now_s)
         self.agent.after_commit()
         self.sent += sent
         return sent

@@ -1,7 +1,9 @@
 """One round on one device, message by message."""
 
 import hashlib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from device_agent_bench import (
     DEVICE,
@@ -21,8 +23,11 @@ from device_agent_bench import (
     statuses,
 )
 
-from device_agent.core.job import JobKey, Refusal
+from device_agent.core.job import JobKey, JobState, Refusal
+from device_agent.core.jobs import accept
 from device_agent.service.ports import TrainingError, TrainingFailed, TrainingProgressed
+from device_agent.service.statuses import PACE_S, Statuses
+from device_agent.service.wire import Wire
 from schemas.envelope import decode_frame
 from schemas.errors import IdentityError, PayloadError
 from schemas.ids import transfer_id
@@ -74,7 +79,7 @@ def test_the_farewell_is_a_death_on_purpose(bench):
 
 def test_a_small_job_goes_from_assignment_to_receipt(bench):
     taken = bench.assign()
-    assert states(taken) == ["accepted", "training"]
+    assert states(taken) == ["training"]
     assert bench.worker.begun == [JobKey(TASK, 1)]
 
     sent = bench.train()
@@ -99,7 +104,7 @@ def test_a_small_job_goes_from_assignment_to_receipt(bench):
 
 def test_a_large_job_is_pulled_down_and_pulled_up_in_chunks(bench):
     model = model_file(LARGE)
-    assert states(bench.assign(LARGE)) == ["accepted", "downloading"]
+    assert states(bench.assign(LARGE)) == ["downloading"]
     (ask,) = of_kind(bench.wait(1.5), Kind.GET)
     get = body_of(ask, Get)
     assert get.sha256 == hashlib.sha256(model).hexdigest()
@@ -208,7 +213,7 @@ def test_a_newer_round_stops_the_older_one(bench):
     stale = bench.worker.result()
     sent = bench.assign(number=2)
     told = [(status.round, status.state, status.code) for status in statuses(sent)]
-    assert told == [(1, "failed", "superseded"), (2, "accepted", None), (2, "training", None)]
+    assert told == [(1, "failed", "superseded"), (2, "training", None)]
     assert bench.worker.work.key == JobKey(TASK, 2)
     assert bench.give(stale) == []
     assert bench.outbox.count() == 0
@@ -427,7 +432,7 @@ def test_what_the_device_does_not_know_changes_nothing(bench):
     assert bench.send(Kind.TASK, body) == []
     assert bench.arrive(Topic(Kind.BLOCK, OWN, sha16="0" * 16, k=0), b"x") == []
     topic = Topic(Kind.STATE, OWN)
-    assert bench.arrive(topic, bench.gateway.frame(NoJob())) == []
+    assert states(bench.arrive(topic, bench.gateway.frame(NoJob()))) == []
 
 
 def test_two_rounds_with_the_same_bytes_keep_their_file_until_both_are_receipted(bench):
@@ -510,3 +515,28 @@ def _offers(bench):
     for message in of_kind(bench.sent, Kind.MANIFEST):
         found.setdefault(message.topic.xfer, offered([message]))
     return list(found.values())
+
+
+def test_of_what_changes_within_a_moment_only_the_latest_is_told(tmp_path):
+    words = Statuses(Wire(OWN, FrameWriter(DEVICE, 1, np.random.default_rng(0), lambda: 0.0)))
+    job, _ = accept(JobKey(TASK, 1))
+    words.put(job)
+    words.put(replace(job, state=JobState.TRAINING))
+    assert states(words.due(10.0)) == ["training"]
+    words.committed()
+    words.put(replace(job, state=JobState.UPLOADING))
+    assert words.due(10.1) == []
+    words.put(replace(job, state=JobState.DONE))
+    assert words.next_due_s() == 10.0 + PACE_S
+    assert states(words.due(10.3)) == ["done"]
+
+
+def test_a_word_whose_turn_was_undone_is_told_again(tmp_path):
+    words = Statuses(Wire(OWN, FrameWriter(DEVICE, 1, np.random.default_rng(0), lambda: 0.0)))
+    job, _ = accept(JobKey(TASK, 1))
+    words.put(job)
+    assert states(words.due(10.0)) == ["accepted"]
+    assert states(words.due(10.0)) == ["accepted"]
+    words.committed()
+    assert words.due(99.0) == []
+    assert words.next_due_s() is None
