@@ -114,7 +114,8 @@ class Books:
 
     def _payloads(self, number: int) -> dict[str, tuple[bytes, int]]:
         query = (
-            "SELECT device, sha256, payload, num_examples FROM contributions "
+            "SELECT device, sha256, payload, num_examples "
+            "FROM contributions LEFT JOIN payloads USING (task, round, device) "
             "WHERE task = ? AND round = ?"
         )
         with self._connection() as database:
