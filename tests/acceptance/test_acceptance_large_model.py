@@ -20,6 +20,9 @@ SETTLE_S = 1.0
 WRITE_S = 60.0
 #: In models of 40 MB, over what a process took before.
 GROWTH_LIMIT = 4
+#: For writing the model out at the end: torch's exporter serializes it as a whole, which takes
+#: three copies beside the module itself.
+WRITING_LIMIT = 5
 
 
 @pytest.fixture
@@ -36,8 +39,8 @@ def tap(fleet):
     opened.close()
 
 
-def run(fleet, task, hidden):
-    """Complete a task of one round without training; its model is written out at the end."""
+def complete(fleet, task, hidden):
+    """Complete a task of one round without training, which leaves the model as it was."""
     fleet.submit(
         {
             "task": task,
@@ -50,14 +53,17 @@ def run(fleet, task, hidden):
             "codec": "raw-f32",
         }
     )
-    status = fleet.complete(task, within_s=240)
+    return fleet.complete(task, within_s=240)
+
+
+def wait_until_written(fleet, task):
+    """Return when central has written a task's model out for persons, and is idle again."""
     written = fleet.state_dir("central") / "models" / task / "model.onnx"
     end = time.monotonic() + WRITE_S
     while not written.exists():
         assert time.monotonic() < end, fleet.program("central").tail
         time.sleep(SAMPLE_S)
     time.sleep(SETTLE_S)
-    return status
 
 
 @contextmanager
@@ -96,16 +102,18 @@ def blocks_of(tap, sha16):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_model_of_40_mb_reaches_eight_devices_in_small_pieces_and_little_memory(fleet, tap):
-    run(fleet, "small", 32)
+    complete(fleet, "small", 32)
+    wait_until_written(fleet, "small")
     idle = {name: program.rss_bytes() for name, program in fleet.programs.items()}
-    began_s = time.monotonic()
     with sampled_memory(fleet) as highest:
-        status = run(fleet, "large", HIDDEN)
-    seconds = time.monotonic() - began_s
+        status = complete(fleet, "large", HIDDEN)
+    with sampled_memory(fleet) as highest_writing:
+        wait_until_written(fleet, "large")
     tap.drain()
     model_bytes = 4 * status["parameters"]
     assert 38 * MIB > model_bytes > 37 * MIB
     assert status["updates_accepted"] == len(DEVICES)
+    seconds = status["history"][0]["seconds"]
     print(f"\n{model_bytes / 1e6:.1f} MB to {len(DEVICES)} devices and back in {seconds:.1f} s")  # noqa: T201 - seen with -s
 
     largest = max(tap.seen, key=lambda seen: seen.size)
@@ -123,10 +131,12 @@ def test_a_model_of_40_mb_reaches_eight_devices_in_small_pieces_and_little_memor
     print(f"one copy of {len(one_copy)} blocks a region; repairs to devices: {repaired}")  # noqa: T201 - seen with -s
     assert sum(repaired.values()) < len(one_copy), repaired
 
-    growth = {name: (highest[name] - idle[name]) / 1e6 for name in fleet.programs}
+    growth = {name: (highest[name] - idle[name]) / model_bytes for name in fleet.programs}
     numbers = ", ".join(
-        f"{name} {grown:.0f} MB over {idle[name] / 1e6:.0f}" for name, grown in growth.items()
+        f"{name} {grown:.1f} models over {idle[name] / 1e6:.0f} MB"
+        for name, grown in growth.items()
     )
-    print(numbers)  # noqa: T201 - seen with -s
-    limit = GROWTH_LIMIT * model_bytes / 1e6
-    assert max(growth.values()) <= limit, f"at most {limit:.0f} MB: {numbers}"
+    writing = (highest_writing["central"] - idle["central"]) / model_bytes
+    print(f"{numbers}; central when it writes the model out: {writing:.1f} models")  # noqa: T201 - seen with -s
+    assert max(growth.values()) <= GROWTH_LIMIT, f"at most {GROWTH_LIMIT} models: {numbers}"
+    assert writing <= WRITING_LIMIT, f"{writing:.1f} models, at most {WRITING_LIMIT}"
