@@ -55,10 +55,10 @@ def test_an_exception_is_part_of_its_line():
 def test_libraries_write_the_same_lines_but_only_warnings():
     stream = io.StringIO()
     logs.configure("info", "json", stream)
-    logging.getLogger("amqtt").info("chatter")
-    logging.getLogger("amqtt").warning("odd %s", "packet")
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("odd %s", "packet")
     (event,) = events(stream)
-    assert (event["event"], event["logger"], event["level"]) == ("odd packet", "amqtt", "warning")
+    assert (event["event"], event["logger"], event["level"]) == ("odd packet", "some.library", "warning")
 
 
 def test_console_format_is_for_reading():
