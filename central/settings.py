@@ -1,7 +1,5 @@
 """Settings of central."""
 
-from pathlib import Path
-
 from pydantic import AliasChoices, Field
 
 from schemas.tasks import Name
@@ -19,6 +17,4 @@ class CentralSettings(ConnectionSettings):
     strategies: dict[Name, str] = Field(
         default_factory=dict, description="NAME: package.module:fn"
     )
-    models_dir: Path | None = Field(default=None, description="reserved for model files")
     keep_task_days: float = Field(default=30.0, gt=0)
-    tick_s: float = Field(default=1.0, gt=0, le=60)
