@@ -13,13 +13,16 @@ import numpy as np
 import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
+from central.adapters.export_process import ExportProcess
 from central.adapters.jobs import EXPORTED, Jobs, read_model
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
-from central.adapters.worker import ThreadWorker
+from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
+from central.service.ports import ExportModel
+from central.service.records import TaskRecord
 from central.settings import CentralSettings
 from schemas.topics import central_filters
 from transport.database import (
@@ -42,6 +45,7 @@ DATABASE = "central.db"
 MODELS = "models"
 OBJECTS = "objects"
 _DAY_S = 86_400.0
+_LOOKED_BACK = 3
 
 _log = structlog.get_logger()
 
@@ -69,8 +73,9 @@ def run(settings: CentralSettings) -> int:
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
-        jobs = Jobs(database, objects, modeler, strategies, settings.state_dir / MODELS)
-        worker = ThreadWorker(events, jobs.work)
+        exporter = ExportProcess(settings.models)
+        jobs = Jobs(database, objects, modeler, exporter, strategies, settings.state_dir / MODELS)
+        worker = Workers(events, jobs.work)
         desk = Desk(
             store=SqliteStore(connection),
             objects=objects,
@@ -89,11 +94,14 @@ def run(settings: CentralSettings) -> int:
             signal.signal(name, lambda *_: loop.stop())
         _log.info("central_started", boot=boot, broker=settings.broker)
         worker.start()
+        for record in _unwritten(SqliteStore(connection), settings.state_dir):
+            worker.submit(ExportModel(record))
         session.start()
         try:
             loop.run()
         finally:
             session.stop(state_message("offline", boot, clock()))
+            exporter.close()
             worker.stop()
     _log.info("central_stopped", boot=boot)
     return 0
@@ -139,6 +147,17 @@ def is_exported(state_dir: Path, task: str, model_sha256: str) -> bool:
     """Tell whether central has written a task's model out as files for persons."""
     written = state_dir / MODELS / task / EXPORTED
     return written.is_file() and written.read_text(encoding="ascii") == model_sha256
+
+
+def _unwritten(store: SqliteStore, state_dir: Path) -> list[TaskRecord]:
+    """Return the newest ended tasks whose model central was stopped before writing out."""
+    return [
+        record
+        for record in store.ended_tasks()[-_LOOKED_BACK:]
+        if record.progress.committed
+        and record.model_sha256 is not None
+        and not is_exported(state_dir, record.task, record.model_sha256)
+    ]
 
 
 def _session(

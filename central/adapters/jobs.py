@@ -27,6 +27,7 @@ from central.core.strategies.base import (
 from central.service.ports import (
     AggregateRound,
     EvaluateModel,
+    Exporter,
     ExportModel,
     Job,
     JobEvent,
@@ -47,13 +48,14 @@ EXPORTED = "model.sha256"
 
 
 class Jobs:
-    """Does the jobs; all calls come from one thread."""
+    """Does the jobs, one at a time; models are written out beside the others."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
         database: Path,
         objects: ObjectStore,
         modeler: Modeler,
+        exporter: Exporter,
         strategies: Mapping[str, Callable[..., Strategy]],
         models_dir: Path,
     ) -> None:
@@ -62,13 +64,15 @@ class Jobs:
         Args:
             database: Central's database.
             objects: Where models and large updates are.
-            modeler: Builds, measures and exports models.
+            modeler: Builds and measures models.
+            exporter: Writes final models out.
             strategies: A user's own strategies, by name.
             models_dir: Where final models are written for persons.
         """
         self._database = database
         self._objects = objects
         self._modeler = modeler
+        self._exporter = exporter
         self._strategies = strategies
         self._models_dir = models_dir
 
@@ -155,12 +159,8 @@ class Jobs:
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
-        self._modeler.export(
-            task.submission,
-            task.plan.data,
-            lambda: read_model(source)[1],
-            directory / "model.onnx",
-        )
+        target = directory / "model.onnx"
+        self._exporter.write(task.submission, task.plan.data, source, target)
         (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
 
 

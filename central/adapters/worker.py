@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from central.service.ports import Job, JobEvent, JobFailed
+from central.service.ports import ExportModel, Job, JobEvent, JobFailed
 
 _log = structlog.get_logger()
 _JOIN_S = 5.0
@@ -45,3 +45,27 @@ class ThreadWorker:
                 event = JobFailed(job, f"{type(error).__name__}: {error}"[:500])
             if event is not None:
                 self._events.put(event)
+
+
+class Workers:
+    """The port ``Worker`` over two threads: writing a model out must hold up no round."""
+
+    def __init__(
+        self, events: "queue.SimpleQueue[object]", work: Callable[[Job], JobEvent | None]
+    ) -> None:
+        self._rounds = ThreadWorker(events, work)
+        self._exports = ThreadWorker(events, work)
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._rounds.start()
+        self._exports.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        (self._exports if isinstance(job, ExportModel) else self._rounds).submit(job)
+
+    def stop(self) -> None:
+        """End after the jobs in progress."""
+        self._rounds.stop()
+        self._exports.stop()

@@ -1,6 +1,6 @@
 """What central's use cases need from outside."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -216,7 +216,7 @@ class Worker(Protocol):
 
 
 class Modeler(Protocol):
-    """Builds, measures and writes out models; it may import torch, on the worker's thread."""
+    """Builds and measures models; it may import torch, on the worker's thread."""
 
     def check(self, submission: TaskSubmission) -> None:
         """Check a task's model and its parameters by name alone.
@@ -240,14 +240,14 @@ class Modeler(Protocol):
     ) -> dict[str, float]:
         """Return a model's metrics on the held-out set."""
 
-    def export(
-        self,
-        submission: TaskSubmission,
-        data: DataDescription,
-        load: Callable[[], F32],
-        path: Path,
+
+class Exporter(Protocol):
+    """Writes a final model for inference; it may take its time, on a thread of its own."""
+
+    def write(
+        self, submission: TaskSubmission, data: DataDescription, source: Path, target: Path
     ) -> None:
-        """Write a model for inference as ONNX; ``load`` is called once for its parameters."""
+        """Write the model in ``source``, a safetensors file, as ONNX to ``target``."""
 
 
 class Catalog(Protocol):

@@ -20,9 +20,8 @@ SETTLE_S = 1.0
 WRITE_S = 60.0
 #: In models of 40 MB, over what a process took before.
 GROWTH_LIMIT = 4
-#: For writing the model out at the end: torch's exporter serializes it as a whole, which takes
-#: three copies beside the module itself.
-WRITING_LIMIT = 5
+#: For central while the model is written out at the end, which a process of its own does.
+WRITING_LIMIT = 1
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class TinyModeler:
         self.evaluated += 1
         return {"accuracy": self.accuracies[self.evaluated - 1]}
 
-    def export(self, submission, data, load, path):
+    def write(self, submission, data, source, path):
         path.write_bytes(b"onnx")
         self.exported.append(path)
 
@@ -106,7 +106,12 @@ class CentralRig:
         objects = ObjectStore(self.root)
         strategies = {"broken": _broken, "mine": FedAvg}
         jobs = Jobs(
-            self.root / "central.db", objects, self.modeler, strategies, self.root / "models"
+            self.root / "central.db",
+            objects,
+            self.modeler,
+            self.modeler,
+            strategies,
+            self.root / "models",
         )
         self.worker = InlineWorker(jobs)
         self.store = SqliteStore(self.connection)

@@ -58,7 +58,11 @@ def test_libraries_write_the_same_lines_but_only_warnings():
     logging.getLogger("some.library").info("chatter")
     logging.getLogger("some.library").warning("odd %s", "packet")
     (event,) = events(stream)
-    assert (event["event"], event["logger"], event["level"]) == ("odd packet", "some.library", "warning")
+    assert (event["event"], event["logger"], event["level"]) == (
+        "odd packet",
+        "some.library",
+        "warning",
+    )
 
 
 def test_console_format_is_for_reading():

@@ -1,0 +1,74 @@
+"""Has a model written as ONNX by a process that ends when it is done."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from schemas.messages import DataDescription
+from schemas.tasks import TaskSubmission
+
+_COMMAND = (sys.executable, "-m", "central.modeling.exporting")
+_TIMEOUT_S = 900.0
+_SHOWN_CHARACTERS = 300
+
+
+class ExportProcessError(RuntimeError):
+    """The process did not write the model; the text is its last word."""
+
+
+class ExportProcess:
+    """The port ``Exporter``; one model at a time."""
+
+    def __init__(self, models: Mapping[str, str]) -> None:
+        """Keep the models that central's settings allow, name -> ``package.module:factory``."""
+        self._models = dict(models)
+        self._lock = threading.Lock()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
+
+    def write(
+        self, submission: TaskSubmission, data: DataDescription, source: Path, target: Path
+    ) -> None:
+        """Write the model in ``source`` for inference to ``target``.
+
+        Raises:
+            ExportProcessError: It was not written.
+        """
+        request = {
+            "models": self._models,
+            "submission": json.loads(submission.model_dump_json()),
+            "data": json.loads(data.model_dump_json()),
+            "source": str(source.resolve()),
+            "target": str(target.resolve()),
+        }
+        process = self._start()
+        try:
+            _, said = process.communicate(json.dumps(request).encode(), timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            message = f"not written within {_TIMEOUT_S:g} s"
+            raise ExportProcessError(message) from error
+        if process.returncode != 0:
+            last = said.decode(errors="replace").strip().rpartition("\n")[2]
+            message = f"exit code {process.returncode}: {last[-_SHOWN_CHARACTERS:]}"
+            raise ExportProcessError(message)
+
+    def close(self) -> None:
+        """End the process that is running, if one is."""
+        with self._lock:
+            self._is_closed = True
+            if self._running is not None:
+                self._running.kill()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._lock:
+            if self._is_closed:
+                message = "central stops"
+                raise ExportProcessError(message)
+            self._running = subprocess.Popen(  # noqa: S603 - a fixed command of our own
+                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            return self._running

@@ -1,0 +1,57 @@
+import subprocess
+import threading
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from central.adapters import export_process
+from central.adapters.export_process import ExportProcess, ExportProcessError
+from central.modeling.factory import ModelFactory
+from schemas.messages import DataDescription
+from schemas.tasks import TaskSubmission
+from updates.model_file import encode_model
+
+DIGITS = DataDescription(name="digits", shape=(1, 8, 8), classes=10, examples=1)
+TASK = TaskSubmission(model="softmax", rounds=1)
+
+
+def test_a_model_is_written_by_a_process_of_its_own(tmp_path):
+    layout, vector = ModelFactory().describe("softmax", {}, DIGITS.shape, DIGITS.classes, 0)
+    source, target = tmp_path / "model", tmp_path / "model.onnx"
+    source.write_bytes(encode_model(layout, vector))
+    ExportProcess({}).write(TASK, DIGITS, source, target)
+    session = onnxruntime.InferenceSession(target)
+    (logits,) = session.run(None, {"input": np.zeros((3, 1, 8, 8), np.float32)})
+    assert logits.shape == (3, 10)
+
+
+def test_what_cannot_be_written_is_told_by_its_last_word(tmp_path):
+    with pytest.raises(ExportProcessError, match=r"exit code 1: .*No such file"):
+        ExportProcess({}).write(TASK, DIGITS, tmp_path / "none", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_central_that_stops_waits_for_no_export(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_process, "_COMMAND", ("sleep", "600"))
+    exporter = ExportProcess({})
+    failures = []
+
+    def write():
+        try:
+            exporter.write(TASK, DIGITS, tmp_path / "a", tmp_path / "b")
+        except ExportProcessError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    until = time.monotonic() + 10
+    while exporter._running is None and time.monotonic() < until:
+        time.sleep(0.01)
+    exporter.close()
+    thread.join(10)
+    assert failures == ["exit code -9: "]
+    assert isinstance(exporter._running, subprocess.Popen)
+    with pytest.raises(ExportProcessError, match="central stops"):
+        exporter.write(TASK, DIGITS, tmp_path / "a", tmp_path / "b")
