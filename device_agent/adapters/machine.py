@@ -41,11 +41,12 @@ class LocalMachine:
         """Return load, free memory and temperature now."""
         return Vitals(
             load=os.getloadavg()[0],
-            memory_free_bytes=self._memory_free_bytes(),
+            memory_free_bytes=self.memory_free_bytes(),
             temperature_c=_temperature_c(),
         )
 
-    def _memory_free_bytes(self) -> int:
+    def memory_free_bytes(self) -> int:
+        """Return the memory that this process could still take, within its control group."""
         available = int(psutil.virtual_memory().available)
         limits = self._limits()
         used = self._number("memory.current")

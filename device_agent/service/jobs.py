@@ -38,6 +38,8 @@ from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
+#: What every job goes through on its way; the log names where jobs begin and how they end.
+_PASSING = frozenset({JobState.ACCEPTED, JobState.UPLOADING})
 _ENDED_KEPT_S = 30 * 86_400.0
 
 
@@ -201,7 +203,8 @@ class Jobs:
         self._store.save(record)
         self.has_changed = True
         key, cause = record.key, record.job.cause
-        _LOG.info(
+        log = _LOG.debug if record.job.state in _PASSING else _LOG.info
+        log(
             "job_changed",
             task=key.task,
             round=key.round,

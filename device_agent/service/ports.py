@@ -175,6 +175,9 @@ class Machine(Protocol):
     def capabilities(self) -> Capabilities:
         """Return what this device can carry; constant while the agent runs."""
 
+    def memory_free_bytes(self) -> int:
+        """Return the free memory alone: asked for each job, where reading sensors would cost."""
+
     def vitals(self) -> Vitals:
         """Return load, free memory and temperature now."""
 

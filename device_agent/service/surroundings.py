@@ -48,7 +48,7 @@ class Surroundings:
             data=self.data,
             models=self.models,
             backends=frozenset(self.machine.capabilities().backends),
-            memory_free_bytes=self.machine.vitals().memory_free_bytes,
+            memory_free_bytes=self.machine.memory_free_bytes(),
             is_warm=self.worker.is_warm,
             local_minutes=self.local_minutes(now_s),
             busy_with=busy_with,

@@ -80,14 +80,17 @@ class NoiseTrainer:
 
 class FakeMachine:
     def __init__(self) -> None:
-        self.memory_free_bytes = 1024 * MIB
+        self.free_bytes = 1024 * MIB
         self.backends: tuple[str, ...] = ("noise",)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(backends=self.backends, memory_bytes=2048 * MIB, cores=1)
 
+    def memory_free_bytes(self) -> int:
+        return self.free_bytes
+
     def vitals(self) -> Vitals:
-        return Vitals(load=0.5, memory_free_bytes=self.memory_free_bytes, temperature_c=40.0)
+        return Vitals(load=0.5, memory_free_bytes=self.free_bytes, temperature_c=40.0)
 
 
 class BenchWorker:

@@ -49,7 +49,7 @@ def test_the_owner_cuts_epochs_whatever_central_asks(tmp_path):
 
 def test_too_little_memory_is_refused_with_both_numbers(tmp_path):
     bench = Bench(tmp_path)
-    bench.machine.memory_free_bytes = 10 * MIB
+    bench.machine.free_bytes = 10 * MIB
     code, reason = refused(bench, bench.assign())
     assert code == "memory"
     assert "10 MiB free" in reason
