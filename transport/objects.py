@@ -38,25 +38,24 @@ def describe(
     Raises:
         ObjectSizeError: The size breaks a limit.
     """
-    whole = hashlib.sha256()
-    digests = []
-    size = 0
-    for chunk in _chunks_of(source, chunk_bytes):
-        whole.update(chunk)
-        digests.append(hashlib.sha256(chunk).digest())
-        size += len(chunk)
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if not 1 <= size <= MAX_OBJECT_BYTES:
         message = f"size: {size} bytes, must be 1 to {MAX_OBJECT_BYTES}"
         raise ObjectSizeError(message)
-    fits = inline and size <= MAX_INLINE_BYTES
-    manifest = ObjectManifest(
-        sha256=whole.hexdigest(), size=size, chunk_bytes=chunk_bytes, inline=fits
-    )
+    if inline and size <= MAX_INLINE_BYTES:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        inlined = ObjectManifest(sha256=sha256, size=size, chunk_bytes=chunk_bytes, inline=True)
+        return inlined, data
+    whole = hashlib.sha256()
+    digests = []
+    for chunk in _chunks_of(source, chunk_bytes):
+        whole.update(chunk)
+        digests.append(hashlib.sha256(chunk).digest())
+    manifest = ObjectManifest(sha256=whole.hexdigest(), size=size, chunk_bytes=chunk_bytes)
     if fault := manifest.fault():
         raise ObjectSizeError(fault)
-    if not fits:
-        return manifest, b"".join(digests)
-    return manifest, source if isinstance(source, bytes) else source.read_bytes()
+    return manifest, b"".join(digests)
 
 
 def read_block(path: Path, k: int, chunk_bytes: int) -> bytes:
