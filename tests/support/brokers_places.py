@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import queue
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -97,7 +98,7 @@ class Program:
                 self._seen.append(self.events.get(timeout=min(left_s, self.place.patience_s)))
 
 
-class Place:
+class Place(ABC):
     """A broker and a protocol; subclasses say how sessions are made and broken there."""
 
     patience_s = 1.0
@@ -115,20 +116,23 @@ class Place:
         """Return a connected program that subscribes to nothing."""
         return self.program(device, role="sender", filters=(), **options).connect()
 
+    @abstractmethod
     def build(self, **options: Any) -> Session:
-        raise NotImplementedError
+        """Return a session at this place; it is not yet started."""
 
+    @abstractmethod
     def crash(self, session: Session) -> None:
         """Break a session off as if its program had been killed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop_broker(self) -> None:
-        raise NotImplementedError
+        """End the broker at once."""
 
+    @abstractmethod
     def start_broker(self) -> None:
-        raise NotImplementedError
+        """Begin the broker again at the same address."""
 
-    def pump(self) -> None:
+    def pump(self) -> None:  # noqa: B027 - at most places everything happens by itself
         """Let what is queued happen, where nothing happens by itself."""
 
     def close(self) -> None:
