@@ -7,7 +7,7 @@ to another thread, but only one thread at a time may use it.
 
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,13 +71,17 @@ class TransactionLostError(sqlite3.OperationalError):
     """SQLite rolled the whole transaction back by itself, as it may when the disk is full."""
 
 
-def open_database(path: Path, schema_sql: str, version: int) -> sqlite3.Connection:
+def open_database(
+    path: Path, schema_sql: str, version: int, migrations: Mapping[int, str] | None = None
+) -> sqlite3.Connection:
     """Open a database, creating it with its schema when it is new.
 
     Args:
         path: The file; missing directories above it are created.
         schema_sql: ``CREATE`` statements; run once, in one transaction.
         version: Schema version, above 0.
+        migrations: Statements that lead to a version from the one before it; an older file is
+            brought up to date in one transaction.
 
     Raises:
         DatabaseCorruptError: The file is damaged or is not a database.
@@ -91,7 +95,7 @@ def open_database(path: Path, schema_sql: str, version: int) -> sqlite3.Connecti
     try:
         _check_integrity(connection, path)
         _configure(connection)
-        _create_or_compare(connection, path, schema_sql, version)
+        _create_or_migrate(connection, path, schema_sql, version, migrations or {})
     except BaseException:
         connection.close()
         raise
@@ -217,13 +221,21 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
 
 
-def _create_or_compare(
-    connection: sqlite3.Connection, path: Path, schema_sql: str, version: int
+def _create_or_migrate(
+    connection: sqlite3.Connection,
+    path: Path,
+    schema_sql: str,
+    version: int,
+    migrations: Mapping[int, str],
 ) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found == 0 and objects == 0:
-        script = f"BEGIN; {schema_sql}; {_BOOT_SCHEMA} PRAGMA user_version = {version}; COMMIT;"
-        connection.executescript(script)
-    elif found != version:
+        statements = f"{schema_sql}; {_BOOT_SCHEMA}"
+    elif found == version:
+        return
+    elif all(step in migrations for step in range(found + 1, version + 1)) and found < version:
+        statements = ";".join(migrations[step] for step in range(found + 1, version + 1))
+    else:
         raise DatabaseVersionError(path, found, version)
+    connection.executescript(f"BEGIN; {statements}; PRAGMA user_version = {version}; COMMIT;")

@@ -200,3 +200,38 @@ def test_a_boot_without_a_successor_is_refused(connection):
     with pytest.raises(MessageError, match="boot"):
         adopt_boot(connection, (1 << 53) - 1)
     assert next_boot(connection, 10.0) == 11
+
+
+def test_an_older_database_is_brought_up_to_date_and_keeps_its_rows(tmp_path):
+    path = tmp_path / "state.db"
+    old = open_database(path, SCHEMA, 3)
+    with transaction(old):
+        write(old, "kept")
+    old.close()
+    steps = {4: "ALTER TABLE note ADD COLUMN mark TEXT", 5: "CREATE TABLE other (x INTEGER)"}
+    new = open_database(path, "never used", 5, steps)
+    assert new.execute("SELECT text, mark FROM note").fetchall() == [("kept", None)]
+    assert new.execute("SELECT count(*) FROM other").fetchone() == (0,)
+    assert new.execute("PRAGMA user_version").fetchone() == (5,)
+    new.close()
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path):
+    path = tmp_path / "state.db"
+    open_database(path, SCHEMA, 3).close()
+    steps = {4: "CREATE TABLE other (x INTEGER); SELECT * FROM nowhere"}
+    with pytest.raises(sqlite3.OperationalError):
+        open_database(path, SCHEMA, 4, steps)
+    again = open_database(path, SCHEMA, 3)
+    assert again.execute("SELECT count(*) FROM sqlite_master WHERE name = 'other'").fetchone() == (
+        0,
+    )
+    again.close()
+
+
+def test_a_newer_database_and_a_gap_in_the_migrations_are_refused(tmp_path):
+    path = tmp_path / "state.db"
+    open_database(path, SCHEMA, 3).close()
+    for version, steps in ((2, {2: ""}), (5, {5: "SELECT 1"})):
+        with pytest.raises(DatabaseVersionError):
+            open_database(path, SCHEMA, version, steps)
