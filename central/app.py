@@ -14,7 +14,7 @@ import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
-from central.adapters.jobs import EXPORTED, Jobs, read_model
+from central.adapters.jobs import EXPORTED, Jobs, read_model, reader_of
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
@@ -74,7 +74,8 @@ def run(settings: CentralSettings) -> int:
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
         exporter = ExportProcess(settings.models)
-        jobs = Jobs(database, objects, modeler, exporter, strategies, settings.state_dir / MODELS)
+        reader, models = reader_of(database), settings.state_dir / MODELS
+        jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
         worker = Workers(events, jobs.work)
         desk = Desk(
             store=SqliteStore(connection),

@@ -128,10 +128,16 @@ class Outbox:
         self._connection.execute("DELETE FROM outbox WHERE xfer = ?", (xfer,))
         return entry
 
-    def wake(self, now_s: float) -> None:
-        """Make every row due now, as if never tried; held ones keep their time."""
+    def wake(self, now_s: float, held_s: float) -> None:
+        """Make every row due now, as if never tried; held ones by ``held_s`` at the latest.
+
+        The clock may have been set back since their time was chosen.
+        """
         self._connection.execute(
             "UPDATE outbox SET tries = 0, next_try_s = ? WHERE held = 0", (now_s,)
+        )
+        self._connection.execute(
+            "UPDATE outbox SET next_try_s = ? WHERE held = 1 AND next_try_s > ?", (held_s, held_s)
         )
 
     def total_bytes(self) -> int:

@@ -52,24 +52,24 @@ class Jobs:
 
     def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
-        database: Path,
+        open_database: Callable[[], sqlite3.Connection],
         objects: ObjectStore,
         modeler: Modeler,
         exporter: Exporter,
         strategies: Mapping[str, Callable[..., Strategy]],
         models_dir: Path,
     ) -> None:
-        """Prepare; the database is opened read-only, a job at a time.
+        """Prepare.
 
         Args:
-            database: Central's database.
+            open_database: Opens central's database to read it, for one job at a time.
             objects: Where models and large updates are.
             modeler: Builds and measures models.
             exporter: Writes final models out.
             strategies: A user's own strategies, by name.
             models_dir: Where final models are written for persons.
         """
-        self._database = database
+        self._open_database = open_database
         self._objects = objects
         self._modeler = modeler
         self._exporter = exporter
@@ -103,7 +103,7 @@ class Jobs:
             task.submission.strategy, task.submission.strategy_params, self._strategies
         )
         layout, model = read_model(self._objects.path(job.round.base_model_sha256))
-        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as database:
+        with closing(self._open_database()) as database:
             items = self._contributions(database, job, layout)
             contributions = Contributions(model, items)
             state = _load_state(job.state) if job.state else strategy.init(model)
@@ -162,6 +162,11 @@ class Jobs:
         target = directory / "model.onnx"
         self._exporter.write(task.submission, task.plan.data, source, target)
         (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
+
+
+def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
+    """Return what opens a database to read what is committed; the program may go on meanwhile."""
+    return lambda: sqlite3.connect(f"file:{database}?mode=ro", uri=True)
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

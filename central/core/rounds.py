@@ -9,6 +9,8 @@ https://arxiv.org/abs/1902.01046. Rules:
    the round is abandoned at once or waits for its deadline, as the task says.
 4. At the deadline a round that may extend does so at most ``max_extensions`` times, else it is
    abandoned. The model is then unchanged.
+5. A deadline that is further away than it ever was shows that the clock was set back meanwhile;
+   it is counted anew from now.
 """
 
 from dataclasses import dataclass, replace
@@ -252,6 +254,8 @@ def _after_search(state: RoundState) -> Outcome:
 
 
 def _at(state: RoundState, now_s: float) -> Outcome:
+    if state.deadline_s - now_s > state.deadline_length_s:
+        return replace(state, deadline_s=now_s + state.deadline_length_s), ()
     if now_s < state.deadline_s:
         return state, ()
     reason = f"{len(state.reported)} of {state.min_clients} clients reported by the deadline"

@@ -72,6 +72,20 @@ class Registry:
         was_online = known is not None and known.is_online and known.boot == state.boot
         return after - before, before - after, is_online and not was_online
 
+    def is_outdated(self, region: str, frame: Frame) -> bool:
+        """Tell whether a gateway's birth has an older boot than the newest that is known of it.
+
+        Its clock was set back and its counter lost, or a broker repeats an old message.
+        """
+        state = frame.body(GatewayState)
+        known = self._desk.store.gateway(region)
+        return known is not None and state.status == "online" and state.boot < known.boot
+
+    def lacks_birth(self, region: str, frame: Frame) -> bool:
+        """Tell whether a gateway's word shows that its newest birth was missed or refused."""
+        known = self._desk.store.gateway(region)
+        return known is None or not known.is_online or frame.header.boot != known.boot
+
     def candidates(self, task: str, busy: frozenset[str]) -> Iterator[Candidate]:
         """Yield every device as a candidate for a task."""
         reachable = {

@@ -212,7 +212,7 @@ class Rounds:
             reason=record.state.reason,
             late=self._desk.store.late(record.task, record.state.number),
             clients=len(record.contributors or ()) if model else 0,
-            seconds=round(now_s - record.opened_s, 4),
+            seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
         )

@@ -122,7 +122,7 @@ class Uplink:
         """Tell everything again: whatever was lost on the way is then known."""
         self._devices.relay_all()
         self._statuses.relay_again(self._assignments.keys())
-        return self._ask(now_s)
+        return [*self._devices.birth(now_s), *self._ask(now_s)]
 
     def _ask(self, now_s: float) -> list[Outgoing]:
         holding = self._assignments.holding()
