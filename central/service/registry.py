@@ -134,7 +134,11 @@ class Registry:
 
 
 def _is_news(known: DeviceRecord | GatewayRecord, is_online: bool, order: tuple[int, int]) -> bool:  # noqa: FBT001
-    """Tell whether a state is newer; a Will is written before the birth that it ends."""
+    """Tell whether a state is newer; a Will is written before the birth that it ends.
+
+    A Will that is repeated late buries who is back; the same birth, told again, undoes that.
+    """
     if not is_online:
         return order[0] >= known.boot
-    return order > (known.boot, known.seq)
+    newest = (known.boot, known.seq)
+    return order > newest or (order == newest and not known.is_online)

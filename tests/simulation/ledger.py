@@ -27,6 +27,7 @@ from device_agent.core.seeding import round_seed
 from device_agent.service.ports import EncodedUpdate, Work
 from schemas.envelope import decode_frame
 from schemas.messages import Receipt
+from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
 from tests.simulation.learning import delta_of
 from tests.simulation.oracle import Oracle
@@ -103,6 +104,7 @@ class Ledger:
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
         self._changes: dict[str, int] = {}
         self._boots: dict[str, int] = {}
+        self._presence: dict[str, dict[str, int]] = defaultdict(dict)
 
     # -- what programs do ----------------------------------------------------------------------
 
@@ -154,6 +156,7 @@ class Ledger:
         """Look at a program anew: its disk was exchanged."""
         self._changes.pop(program.name, None)
         self._held.pop(program.name, None)
+        self._presence.pop(program.name, None)
 
     # -- each program's tables -----------------------------------------------------------------
 
@@ -167,6 +170,17 @@ class Ledger:
         if boot <= self._boots.get(program.name, -1):
             self._fail("boots", f"{program.name} begins life {program.life} with boot {boot}")
         self._boots[program.name] = boot
+        if program is self._world.central:
+            self._check_models(program)
+
+    def _check_models(self, central: "Program") -> None:
+        """Look whether the models that a new life of central finds are whole."""
+        query = "SELECT task, model_sha256 FROM tasks WHERE model_sha256 IS NOT NULL"
+        for task, sha256 in central.connection.execute(query):
+            path = central.folder / "objects" / sha256
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
+            if found != sha256:
+                self._fail("durable", f"the model of {task} is {found[:8]}, not {sha256[:8]}")
 
     def forget_boot(self, program: "Program") -> None:
         """Allow an older boot: the program's disk is an old one."""
@@ -183,7 +197,16 @@ class Ledger:
                 self._fail("durable", f"{device.name} forgot {xfer[:6]} {before[xfer]}")
         self._offered[device.name] = now
 
+    def _check_presence(self, place: str, connection: sqlite3.Connection, query: str) -> None:
+        known = self._presence[place]
+        for device, boot in connection.execute(query):
+            if boot < known.get(device, 0):
+                self._fail("boots", f"{place} believes boot {boot} of {device} after a newer one")
+            known[device] = boot
+
     def _check_gateway(self, gateway: "Program") -> None:
+        query = "SELECT device, boot FROM devices"
+        self._check_presence(gateway.name, gateway.connection, query)
         held = self._held[gateway.name]
         if not held:
             return
@@ -201,8 +224,9 @@ class Ledger:
         if both:
             self._fail("effect", f"{sorted(both)[0][:6]} is refused and counted")
         self._check_receipts(refused)
-        self._check_rounds(connection, rows)
-        self._check_tasks(connection, rows)
+        open_rounds = self._check_rounds(connection, rows)
+        self._check_tasks(connection, rows, open_rounds)
+        self._check_presence("central", connection, "SELECT device, boot FROM devices")
 
     def _check_contributions(self, connection: sqlite3.Connection) -> dict[Job, tuple[Any, ...]]:
         memory, found = self.memory, {}
@@ -218,6 +242,8 @@ class Ledger:
             if known == row:
                 continue
             self._check_contribution(job, sha256, examples)
+            if known is None and job[:2] in memory.ended:
+                self._fail("effect", f"{job} is accepted after its round has ended")
             if known is not None and known[6] is not None:
                 self._fail("double", f"{job} was {known[6:]}, now {(settled, reason)}")
             memory.contributions[xfer] = row
@@ -250,7 +276,7 @@ class Ledger:
 
     def _check_rounds(
         self, connection: sqlite3.Connection, rows: dict[Job, tuple[Any, ...]]
-    ) -> None:
+    ) -> dict[str, int]:
         memory = self.memory
         open_rounds: dict[str, int] = {}
         for task, number, state, base, contributors, model, summary in connection.execute(
@@ -272,7 +298,8 @@ class Ledger:
             if memory.rounds.get(key) != f"checked {phase}":
                 memory.rounds[key] = f"checked {phase}"
                 names = json.loads(contributors) if contributors else []
-                self._check_ended(key, phase, base, names, model, rows)
+                self._check_ended(key, state, base, names, model, rows)
+        return open_rounds
 
     def _check_new_state(self, key: tuple[str, int], state: str) -> None:
         memory = self.memory
@@ -286,7 +313,7 @@ class Ledger:
     def _check_ended(
         self,
         key: tuple[str, int],
-        phase: str,
+        state: str,
         base: str,
         names: list[str],
         model: str | None,
@@ -298,10 +325,12 @@ class Ledger:
         without_reason = [d for d, row in own.items() if row[6] != "counted" and not row[7]]
         if without_reason:
             self._fail("double", f"{key} ended without a word on {without_reason}")
-        if phase == "abandoned":
+        if json.loads(state)["phase"] == "abandoned":
             if model is not None or counted:
                 self._fail("double", f"{key} is abandoned, and {counted} count")
             return
+        if not set(names) <= set(json.loads(state)["cohort"]):
+            self._fail("effect", f"{key} is of {names}, who were not all asked")
         if counted != names or names != sorted(set(names)):
             self._fail("double", f"{key} is of {names}, counted are {counted}")
         oracle = self.memory.oracles.setdefault(task, Oracle(self._world.layout))
@@ -316,7 +345,10 @@ class Ledger:
         self.counts["committed"] += 1
 
     def _check_tasks(
-        self, connection: sqlite3.Connection, rows: dict[Job, tuple[Any, ...]]
+        self,
+        connection: sqlite3.Connection,
+        rows: dict[Job, tuple[Any, ...]],
+        open_rounds: dict[str, int],
     ) -> None:
         for task, progress, model, totals in connection.execute(
             "SELECT task, progress, model_sha256, totals FROM tasks"
@@ -327,6 +359,8 @@ class Ledger:
             ended = [end for key, end in self.memory.ended.items() if key[0] == task]
             committed = sum(end[0] == "committed" for end in ended)
             said = json.loads(progress)
+            if said["state"] in FINAL_STATES and task in open_rounds:
+                self._fail("versions", f"{task} is {said['state']} with a round open")
             if said["committed"] != committed:
                 self._fail("versions", f"{task} says {said['committed']}, {committed} committed")
             if committed > said["rounds"]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _AGAIN_S = 15.0
+#: Submitted when all is well again, for every device: it must be completed.
+PROBE = "probe"
 
 
 class Person:
@@ -30,8 +32,11 @@ class Person:
             self._world.work.after(first_s, partial(self._submit, name))
 
     def heal(self) -> None:
+        """Let what was paused go on, and ask for a last task that nothing may keep from ending."""
         for name in self._messages:
             self._world.work.after(1.0, partial(self._say, name, "resume"))
+        self._messages[PROBE] = self._message(PROBE)
+        self._world.work.after(2.0, partial(self._submit, PROBE))
 
     def meddle(self) -> None:
         name = self._world.work.rng.choice(list(self._messages))
@@ -39,8 +44,12 @@ class Person:
         self._say(name, action)
 
     def unheard(self) -> list[str]:
-        """Return the tasks whose retained status is not final."""
-        return [name for name in self._messages if self._state(name) not in FINAL_STATES]
+        """Return the tasks whose retained status is not what it must come to."""
+        return [
+            f"{name} ({self._state(name)})"
+            for name in self._messages
+            if self._state(name) not in ({"completed"} if name == PROBE else FINAL_STATES)
+        ]
 
     def _submit(self, name: str) -> None:
         if self._state(name) is not None and not self._world.work.chance(0.1):
@@ -68,17 +77,18 @@ class Person:
     def _message(self, name: str) -> bytes:
         world = self._world
         rng, swarm = world.work.rng, world.swarm
-        min_clients = rng.randint(1, swarm.devices)
+        is_probe = name == PROBE
+        min_clients = swarm.devices if is_probe else rng.randint(1, swarm.devices)
         fields = {
             "task": name,
             "model": "mlp",
             "data": "digits",
-            "rounds": swarm.rounds,
+            "rounds": 1 if is_probe else swarm.rounds,
             "min_clients": min_clients,
             "cohort": rng.randint(min_clients, swarm.devices),
-            "deadline_s": rng.choice((20, 40, 90)),
-            "selection_timeout_s": 300,
-            "on_shortfall": swarm.on_shortfall,
+            "deadline_s": 300 if is_probe else rng.choice((20, 40, 90)),
+            "selection_timeout_s": 3000 if is_probe else 300,
+            "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
             "codec": "raw-f32",
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),

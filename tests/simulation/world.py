@@ -138,7 +138,7 @@ class World:
             if state not in FINAL_STATES:
                 return f"{task} is {state}: {progress}"
         if missing := self.person.unheard():
-            return f"{missing} have no final status"
+            return f"{missing} have not come to their end"
         for program in (*self.devices, *self.gateways.values()):
             rows = program.connection.execute("SELECT xfer, device FROM outbox").fetchall()
             if rows:
