@@ -1,6 +1,7 @@
 """``python -m tests.simulation``: many seeds, or one seed with its trace."""
 
 import multiprocessing
+import multiprocessing.util
 import shutil
 import sys
 import tempfile

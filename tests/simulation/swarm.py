@@ -63,8 +63,8 @@ def swarm_of(seed: int) -> Swarm:
 
     return Swarm(
         regions=pick((1, 1, 2)),
-        devices=pick((2, 3, 3, 4)),
-        tasks=pick((1, 1, 1, 2)),
+        devices=pick((2, 2, 3, 3, 4)),
+        tasks=pick((1, 1, 1, 1, 2)),
         rounds=pick((1, 2, 2, 3)),
         faulty_s=pick((30.0, 60.0, 120.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
