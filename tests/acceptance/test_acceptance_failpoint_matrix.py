@@ -55,18 +55,18 @@ def play(request, matrix, cell):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    with mosquitto_broker(extra=UNLIMITED) as broker:
-        with running_matrix(tmp_path_factory.mktemp("few"), broker) as running:
-            yield running
+    folder = tmp_path_factory.mktemp("few")
+    with mosquitto_broker(extra=UNLIMITED) as broker, running_matrix(folder, broker) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def whole(request, tmp_path_factory):
-    program = request.param
-    folder = tmp_path_factory.mktemp(program)
+    folder = tmp_path_factory.mktemp("whole")
     with mosquitto_broker(extra=UNLIMITED) as broker, running_matrix(folder, broker) as running:
         yield running
-        keep_report(request, running, f"mosquitto-{program}")
+        programs = sorted({row.cell.program for row in running.rows})
+        keep_report(request, running, "-".join(["mosquitto", *programs]))
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,7 @@ def test_killed_at_one_edge_of_each_kind_nothing_is_lost_or_counted_twice(few, c
 
 @pytest.mark.matrix
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("whole", "cell"),
-    [(cell.program, cell) for cell in all_cells()],
-    indirect=["whole"],
-    ids=[str(cell) for cell in all_cells()],
-)
+@pytest.mark.parametrize("cell", all_cells(), ids=str)
 def test_killed_at_any_edge_nothing_is_lost_or_counted_twice(request, whole, cell):
     play(request, whole, cell)
 
