@@ -113,6 +113,13 @@ def many(play: Play) -> Iterator[Step]:
     yield lambda: play.until(lambda: all(is_done(play, name) for name in names))
 
 
+def three(play: Play) -> Iterator[Step]:
+    """Three tasks side by side, over all lives of the victim."""
+    if not play.tasks:
+        for _ in range(_TIMES):
+            yield lambda: play.submit(**_SMALL)
+
+
 def cancels(play: Play) -> Iterator[Step]:
     """Tasks that are cancelled in the middle, three in each life."""
     for _ in range(_TIMES):
@@ -347,6 +354,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "gateway.model.cast",
     ),
     **_acts("gateway", many, "gateway.cancel.applied"),
+    **_acts("gateway", three, "gateway.status.saved"),
     **_acts(
         "gateway",
         kicks,

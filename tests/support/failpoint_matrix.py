@@ -31,7 +31,9 @@ VICTIMS = {"central": CENTRAL, "gateway": GATEWAY, "device": DEVICES[0]}
 HITS = (1, 3)
 KILLED = "killed"
 _ARMED_S = 40.0
-_COMPLETE_S = 60.0
+_EXPORTS_S = 150.0
+_ONCE_S = 3.0
+_COMPLETE_S = 90.0
 _AGAIN_S = 2.0
 _EXAMPLES = 600
 _FEATURES = 64
@@ -150,7 +152,7 @@ class Matrix:
 
     def _wait_for_end(self, play: Play, cell: Cell, nth: int) -> str:
         victim = self.fleet.program(play.victim)
-        end = time.monotonic() + (_ARMED_S if nth == 1 or cell.name not in ONCE_A_LIFE else 3.0)
+        end = time.monotonic() + _armed_s(cell, nth)
         again_s = time.monotonic() + _AGAIN_S
         while victim.is_running and time.monotonic() < end:
             if all(is_done(play, task) for task in play.tasks) and not cell.writes_models:
@@ -293,6 +295,13 @@ def running_matrix(
             yield Matrix(fleet, tap)
         finally:
             tap.close()
+
+
+def _armed_s(cell: Cell, nth: int) -> float:
+    """Return how long a life may take to come by."""
+    if cell.name in ONCE_A_LIFE and nth > 1:
+        return _ONCE_S
+    return _EXPORTS_S if cell.writes_models else _ARMED_S
 
 
 def _write_examples(path: Path) -> None:
