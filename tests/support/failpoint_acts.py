@@ -286,6 +286,8 @@ class Echo:
 def act_of(program: str, name: str) -> Act:
     """Return what makes a program come by a failpoint three times."""
     default = small if program == "device" else trained
+    if name in EVERY_TURN:
+        default = long_drill if program == "device" else long_trained
     return _ACTS.get((program, name)) or _ACTS.get(("", name)) or default
 
 
