@@ -11,17 +11,8 @@ import numpy as np
 
 from fedfleet.tables import table
 from tests.support.brokers import ProcessBroker
-from tests.support.failpoint_acts import (
-    DEVICES,
-    EVERY_TURN,
-    GATEWAY,
-    ONCE_A_LIFE,
-    REGION,
-    Play,
-    act_of,
-    describe,
-    is_done,
-)
+from tests.support.failpoint_choices import EVERY_TURN, ONCE_A_LIFE, act_of
+from tests.support.failpoint_play import DEVICES, GATEWAY, REGION, Play, describe, is_done
 from tests.support.fleet import CENTRAL, Fleet, Shape
 from tests.support.fleet_books import Books, device_jobs, receipts
 from tests.support.fleet_watch import Tap
