@@ -87,14 +87,14 @@ def test_killed_at_one_edge_of_each_kind_nothing_is_lost_or_counted_twice(few, c
 
 
 @pytest.mark.matrix
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("cell", all_cells(), ids=str)
 def test_killed_at_any_edge_nothing_is_lost_or_counted_twice(request, whole, cell):
     play(request, whole, cell)
 
 
 @pytest.mark.matrix
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("cell", ON_THE_EMBEDDED_BROKER, ids=str)
 def test_on_the_embedded_broker_nothing_is_lost_or_counted_twice(request, embedded, cell):
     play(request, embedded, cell)

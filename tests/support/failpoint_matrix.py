@@ -24,10 +24,10 @@ HITS = (1, 3)
 #: At edges that a program passes in every turn, the first visits all lie in its start.
 DEEP = 25
 KILLED = "killed"
-_ARMED_S = 40.0
-_EXPORTS_S = 150.0
+_ARMED_S = 60.0
+_EXPORTS_S = 400.0
 _ONCE_S = 3.0
-_COMPLETE_S = 90.0
+_COMPLETE_S = 120.0
 _AGAIN_S = 2.0
 _EXAMPLES = 600
 _FEATURES = 64
