@@ -38,6 +38,7 @@ from central.service.ports import (
     PrepareModel,
     RoundAggregated,
 )
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates.codecs import create
 from updates.layout import Layout
@@ -90,11 +91,13 @@ class Jobs:
                 return None
 
     def _prepare(self, job: PrepareModel) -> JobEvent:
+        failpoint("central.preparation.begun")
         try:
             layout, vector = self._modeler.first_model(job.submission, job.data)
         except ValueError as error:
             return JobFailed(job, str(error))
         sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}")
+        failpoint("central.preparation.stored")
         return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
@@ -102,6 +105,7 @@ class Jobs:
         strategy = registry.create(
             task.submission.strategy, task.submission.strategy_params, self._strategies
         )
+        failpoint("central.aggregation.begun")
         layout, model = read_model(self._objects.path(job.round.base_model_sha256))
         with closing(self._open_database()) as database:
             items = self._contributions(database, job, layout)
@@ -112,7 +116,9 @@ class Jobs:
             except StrategyError as error:
                 return JobFailed(job, str(error))
         del contributions, model
+        failpoint("central.aggregation.computed")
         sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
+        failpoint("central.aggregation.stored")
         return RoundAggregated(task.task, number, sha256, _dump_state(state))
 
     def _contributions(
@@ -147,6 +153,7 @@ class Jobs:
             return ModelEvaluated(task.task, job.round)
         layout, vector = read_model(self._objects.path(task.model_sha256))
         metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
+        failpoint("central.evaluation.measured")
         return ModelEvaluated(task.task, job.round, metrics)
 
     def _export(self, job: ExportModel) -> None:
@@ -159,9 +166,12 @@ class Jobs:
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
+        failpoint("central.export.copied")
         target = directory / "model.onnx"
         self._exporter.write(task.submission, task.plan.data, source, target)
+        failpoint("central.export.written")
         (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
+        failpoint("central.export.noted")
 
 
 def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
@@ -190,6 +200,7 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
     with path.open("wb") as file:
         file.write(header)
         file.write(values)
+    failpoint("central.model.written")
     objects.adopt(path, sha256, durable=True)
     return sha256, len(header) + len(values)
 

@@ -20,6 +20,7 @@ from schemas.messages import (
 )
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import describe
 from transport.retry import Backoff
 
@@ -96,6 +97,7 @@ class Assignments:
                 yield from self._send(task, record, region, now_s)
         held = tuple(ref for ref in keep if ref in question.holding)
         answer = NoJob(keep=held, settled=self._settled_last(region))
+        failpoint("central.question.answered")
         yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
 
     def _send(
@@ -111,6 +113,7 @@ class Assignments:
         repeat = self._repeats[key]
         repeat.next_s = now_s + self._backoff.delay_s(repeat.tries, self._desk.rng)
         repeat.tries += 1
+        failpoint("central.assignment.due")
         yield self._frame(task, record, region, members)
 
     def _frame(

@@ -25,6 +25,7 @@ from schemas.errors import IdentityError, MessageError
 from schemas.messages import ControlNote, DeviceState, Get, JobStatus, Next
 from schemas.topics import Kind, Topic
 from transport.events import Connected, MessageArrived, Outgoing
+from transport.failpoints import failpoint
 from transport.retry import Backoff
 
 #: Causes that will not go away: such a device is not asked again for the task.
@@ -86,13 +87,16 @@ class Orchestrator:
         """Give the worker the jobs that the transaction made due."""
         for job in self._desk.take_jobs():
             self._worker.submit(job)
+            failpoint("central.job.submitted")
         while self._desk.discarded:
             sha256 = self._desk.discarded.pop()
             if not self._desk.store.is_referred_to(sha256):
                 self._desk.objects.remove(sha256)
+                failpoint("central.object.discarded")
 
     def _purge(self, now_s: float) -> None:
         self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)
+        failpoint("central.tasks.purged")
         self._desk.puller.expire(now_s)
         self._desk.objects.remove_parts(now_s - _KEEP_PARTS_S)
 

@@ -12,6 +12,7 @@ from central.service.records import DeviceRecord, GatewayRecord
 from schemas.envelope import Frame
 from schemas.errors import IdentityError
 from schemas.messages import DeviceState, GatewayState
+from transport.failpoints import failpoint
 
 
 class Registry:
@@ -41,6 +42,7 @@ class Registry:
             state = known.state.model_copy(update={"status": "offline", "boot": state.boot})
             order = max(order, (known.boot, known.seq))
         self._desk.store.save_device(DeviceRecord(device, region, *order, is_online, state, now_s))
+        failpoint("central.device.saved")
         self._desk.wants_schedule = True
         if known is not None and known.is_online == is_online and known.region == region:
             return True if is_online and known.boot != state.boot else None
@@ -66,6 +68,7 @@ class Registry:
             state = known.state.model_copy(update={"status": "offline"})
             order = max(order, (known.boot, known.seq))
         self._desk.store.save_gateway(GatewayRecord(region, *order, is_online, state, now_s))
+        failpoint("central.gateway.saved")
         self._desk.wants_schedule = True
         before = frozenset(known.state.silent) if known else frozenset()
         after = frozenset(state.silent)

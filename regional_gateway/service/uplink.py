@@ -16,6 +16,7 @@ from schemas.messages import JobRef, Next, NoJob
 from schemas.tasks import CentralState
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.retry import Backoff
 
 #: Without any sign of trouble the gateway asks, and tells all it knows, so often.
@@ -93,6 +94,7 @@ class Uplink:
     def announce(self, now_s: float) -> list[Outgoing]:
         """Return the region's birth and its question; all devices' states follow."""
         self._devices.relay_all()
+        failpoint("gateway.birth.due")
         return [*self._devices.birth(now_s), *self._ask(now_s)]
 
     def on_no_job(self, frame: Frame, now_s: float) -> None:
