@@ -44,6 +44,7 @@ from transport.database import (
     transaction,
 )
 from transport.events import Outgoing
+from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
@@ -52,14 +53,17 @@ from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
     DataError,
     DatabaseCorruptError,
     DatabaseVersionError,
+    FencedError,
     PolicyError,
     SessionDeadError,
+    StateLockedError,
 )
 
 DATABASE = "device.db"
@@ -97,9 +101,16 @@ def run(settings: DeviceSettings) -> int:
     Raises:
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
+        StateLockedError: Another process runs on this state directory.
+        FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
     """
+    with StateLock(settings.state_dir):
+        return _run(settings)
+
+
+def _run(settings: DeviceSettings) -> int:
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
     objects = ObjectStore(settings.state_dir)
@@ -171,19 +182,23 @@ def compose(
 def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
     clock = steady_clock()
     session = _session(device.settings, events)
+    fence = Fence.claim(device.connection)
     agent = compose(
         device,
         clock,
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
     )
-    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock)
+    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
     session.start()
     try:
         loop.run()
+    except FencedError:
+        session.stop()  # without a farewell: another process speaks in this name now
+        raise
     finally:
         session.stop(agent.farewell())
     _LOG.info("device_stopped", device=device.settings.id)

@@ -18,6 +18,7 @@ from schemas.errors import WireError
 from transport.backlog import Backlog, Item
 from transport.database import is_damage, is_storage_failure, savepoint, transaction
 from transport.events import MessageArrived, Outgoing, Session
+from transport.fence import Fence
 from transport.log_gate import LogGate
 
 _MAX_WAIT_S = 1.0
@@ -91,6 +92,7 @@ class ServiceLoop:
         clock: Callable[[], float] | None = None,
         *,
         pause: Callable[[float], None] = time.sleep,
+        fence: Fence | None = None,
     ) -> None:
         """Prepare the loop; nothing happens before ``run``.
 
@@ -101,6 +103,7 @@ class ServiceLoop:
             handler: The program.
             clock: Unix seconds; default ``steady_clock()``.
             pause: Waits while the disk is full.
+            fence: The claim on the database, looked at in every transaction.
         """
         self.counts: Counter[str] = Counter()
         self._connection = connection
@@ -109,6 +112,7 @@ class ServiceLoop:
         self._handler = handler
         self._clock = clock or steady_clock()
         self._pause = pause
+        self._fence = fence
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -119,16 +123,20 @@ class ServiceLoop:
 
         Raises:
             SessionDeadError: A session's thread has ended.
+            FencedError: Another start of the program has claimed the database.
             sqlite3.DatabaseError: The database is damaged.
         """
         while not self._stopping:
             self.turn()
+        self._leave()
 
     def turn(self) -> None:
         """Wait for events, handle them all, commit, publish, acknowledge: once.
 
         Raises:
             SessionDeadError: A session's thread has ended.
+            FencedError: Another start of the program has claimed the database; nothing of this
+                turn was committed, published or acknowledged.
         """
         for name, session in self._sessions.items():
             if not session.is_alive:
@@ -149,6 +157,18 @@ class ServiceLoop:
         self._stopping = True
         self._backlog.wake()
 
+    def _leave(self) -> None:
+        """Note that the program ends in order; a full disk must not keep it from ending."""
+        if self._fence is None:
+            return
+        try:
+            with transaction(self._connection):
+                self._fence.leave()
+        except Exception as error:
+            if not is_storage_failure(error):
+                raise
+            _log.warning("end_not_noted", error=str(error))
+
     def _wait_s(self, now_s: float) -> float:
         return min(_MAX_WAIT_S, max(_MIN_WAIT_S, self._tick_due_s(now_s) - now_s))
 
@@ -168,6 +188,8 @@ class ServiceLoop:
         failed: list[Item] = []
         outgoing: list[Outgoing] = []
         with transaction(self._connection):
+            if self._fence is not None:
+                self._fence.check()
             for item in batch:
                 handled = self._handle(item, now_s, outgoing)
                 (done if handled else failed).append(item)

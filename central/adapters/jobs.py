@@ -5,6 +5,7 @@ A job may be done twice (central was killed in between); it then gives the same 
 
 import hashlib
 import mmap
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -75,6 +76,8 @@ class Jobs:
         self._exporter = exporter
         self._strategies = strategies
         self._models_dir = models_dir
+        # Two processes may work on the same job for a moment, until one of them is fenced.
+        self._life = secrets.token_hex(4)
 
     def work(self, job: Job) -> JobEvent | None:
         """Do one job and return what came of it."""
@@ -94,7 +97,7 @@ class Jobs:
             layout, vector = self._modeler.first_model(job.submission, job.data)
         except ValueError as error:
             return JobFailed(job, str(error))
-        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}")
+        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}-{self._life}")
         return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
@@ -112,7 +115,7 @@ class Jobs:
             except StrategyError as error:
                 return JobFailed(job, str(error))
         del contributions, model
-        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
+        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
         return RoundAggregated(task.task, number, sha256, _dump_state(state))
 
     def _contributions(
