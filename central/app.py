@@ -36,6 +36,7 @@ from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
+from transport.parking import Parking
 from transport.puller import Puller
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
@@ -102,6 +103,7 @@ def _serve(settings: CentralSettings) -> int:
             min_clients=settings.min_clients,
             boot=boot,
             read_layout=lambda path: read_model(path)[0],
+            parked=Parking(connection).summary,
         )
         handler = Orchestrator(desk, worker, keep_task_s=settings.keep_task_days * _DAY_S)
         session = _session(settings, events, boot, clock())

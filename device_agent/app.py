@@ -49,6 +49,7 @@ from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import Parking
 from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
@@ -149,7 +150,10 @@ def compose(
         boot = next_boot(device.connection, clock())
     address = Address(settings.region, settings.id)
     wire = Wire(address, FrameWriter(settings.id, boot, rng, clock))
-    births = Births(wire, _profile(device), device.machine, rng, settings.heartbeat_s)
+    parked = Parking(device.connection).summary
+    births = Births(
+        wire, _profile(device), device.machine, rng, settings.heartbeat_s, parked=parked
+    )
     downloads = Downloads(wire, device.objects, Puller(device.objects))
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)

@@ -31,6 +31,7 @@ from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import Parking
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
 
@@ -118,6 +119,7 @@ def compose(
         tokens=count(1),
         adopt_boot=partial(adopt_boot, connection),
         rng=rng,
+        parked=Parking(connection).summary,
     )
     limits = Limits(settings.custody_quota_bytes, settings.cache_bytes, settings.silent_after_s)
     return build(fittings, limits)

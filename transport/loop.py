@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from transport.database import is_damage, is_storage_failure, savepoint, transac
 from transport.events import MessageArrived, Outgoing, Session
 from transport.fence import Fence
 from transport.log_gate import LogGate
+from transport.parking import Parking
 
 _MAX_WAIT_S = 1.0
 #: Between two ticks at least, so that a handler that is always due cannot spin.
@@ -68,6 +70,13 @@ class Handler(Protocol):
     def after_commit(self) -> None:
         """Begin background work that must not begin before the commit."""
 
+    def give_up(self, event: object, why: str, now_s: float) -> Iterable[Outgoing]:
+        """End what an event was for, which ``handle`` could not handle three times.
+
+        It is called in the transaction that parks the event; what it writes is undone when it
+        raises, and the event is parked all the same.
+        """
+
 
 def steady_clock() -> Callable[[], float]:
     """Return a clock of unix seconds that never jumps while the program runs."""
@@ -75,12 +84,22 @@ def steady_clock() -> Callable[[], float]:
     return lambda: offset_s + time.monotonic()
 
 
+@dataclass(slots=True)
+class _Turn:
+    """What became of the events of one turn, and what is to be published."""
+
+    done: list[Item] = field(default_factory=list)
+    failed: list[Item] = field(default_factory=list)
+    parked: list[Item] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+
 class ServiceLoop:
     """Runs a handler on the events of its sessions; the caller starts and stops the sessions.
 
     Attributes:
         counts: What happened since the start: ``handled``, ``refused`` (and ``refused:CODE``),
-            ``failed``, ``dropped``, ``storage_failures``.
+            ``failed``, ``parked``, ``storage_failures``.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, named by the composition root
@@ -113,6 +132,7 @@ class ServiceLoop:
         self._clock = clock or steady_clock()
         self._pause = pause
         self._fence = fence
+        self._parking = Parking(connection)
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -144,13 +164,13 @@ class ServiceLoop:
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
         try:
-            done, failed, outgoing = self._commit(batch)
+            turn = self._commit(batch)
         except Exception as error:
             if not is_storage_failure(error):
                 raise
             self._wait_for_storage(batch, error)
             return
-        self._after_commit(done, failed, outgoing)
+        self._after_commit(turn)
 
     def stop(self) -> None:
         """Make ``run`` return after the turn in progress; may be called in a signal handler."""
@@ -181,34 +201,48 @@ class ServiceLoop:
             return latest_s
         return latest_s if planned_s is None else min(latest_s, planned_s)
 
-    def _commit(self, batch: list[Item]) -> tuple[list[Item], list[Item], list[Outgoing]]:
-        """Handle a batch in one transaction; return what was done, what failed, what to send."""
+    def _commit(self, batch: list[Item]) -> _Turn:
+        """Handle a batch in one transaction; return what became of it."""
         now_s = self._clock()
-        done: list[Item] = []
-        failed: list[Item] = []
-        outgoing: list[Outgoing] = []
+        turn = _Turn()
         with transaction(self._connection):
             if self._fence is not None:
                 self._fence.check()
             for item in batch:
-                handled = self._handle(item, now_s, outgoing)
-                (done if handled else failed).append(item)
+                self._handle(item, now_s, turn)
             if self._tick_due_s(now_s) <= now_s:
-                self._tick(now_s, outgoing)
-        return done, failed, outgoing
+                self._tick(now_s, turn.outgoing)
+        return turn
 
-    def _handle(self, item: Item, now_s: float, outgoing: list[Outgoing]) -> bool:
+    def _handle(self, item: Item, now_s: float, turn: _Turn) -> None:
         try:
             with savepoint(self._connection):
-                outgoing.extend(list(self._handler.handle(item.event, now_s)))
+                turn.outgoing.extend(list(self._handler.handle(item.event, now_s)))
         except WireError as error:
             self._refuse(item, error, now_s)
         except Exception as error:
             if is_storage_failure(error) or is_damage(error):
                 raise
             self._log_failure("event_failed", error, now_s, **_about(item.event))
-            return False
-        return True
+            if item.is_last_try:
+                self._park(item, error, now_s, turn)
+            else:
+                turn.failed.append(item)
+            return
+        turn.done.append(item)
+
+    def _park(self, item: Item, error: Exception, now_s: float, turn: _Turn) -> None:
+        """Set an event aside, in the transaction after which it is acknowledged."""
+        why = f"{type(error).__name__}: {error}"
+        self._parking.park(item.event, why, item.failures + 1, now_s)
+        turn.parked.append(item)
+        try:
+            with savepoint(self._connection):
+                turn.outgoing.extend(list(self._handler.give_up(item.event, why, now_s)))
+        except Exception as problem:
+            if is_storage_failure(problem) or is_damage(problem):
+                raise
+            self._log_failure("give_up_failed", problem, now_s)
 
     def _tick(self, now_s: float, outgoing: list[Outgoing]) -> None:
         self._ticked_s = now_s
@@ -220,31 +254,30 @@ class ServiceLoop:
                 raise
             self._log_failure("tick_failed", error, now_s)
 
-    def _after_commit(
-        self, done: list[Item], failed: list[Item], outgoing: list[Outgoing]
-    ) -> None:
+    def _after_commit(self, turn: _Turn) -> None:
         now_s = self._clock()
         if self._pauses:
             _log.info("storage_recovered", after_pauses=self._pauses)
             self._pauses = 0
-        for message in outgoing:
+        for message in turn.outgoing:
             self._publish(message, now_s)
-        self.counts["handled"] += len(done)
-        for item in done + [item for item in failed if self._is_given_up(item, now_s)]:
+        self._count(turn, now_s)
+        for item in turn.failed:
+            self._backlog.try_again(item, now_s)
+        for item in turn.done + turn.parked:
             self._acknowledge(item.event, now_s)
         try:
             self._handler.after_commit()
         except Exception as error:  # noqa: BLE001 - the loop outlives any fault of its handler
             self._log_failure("after_commit_failed", error, now_s)
 
-    def _is_given_up(self, item: Item, now_s: float) -> bool:
-        self.counts["failed"] += 1
-        if self._backlog.try_again(item, now_s):
-            return False
-        self.counts["dropped"] += 1
-        if self._gate.admit("event_dropped", now_s) is not None:
-            _log.error("event_dropped", failures=item.failures, **_about(item.event))
-        return True
+    def _count(self, turn: _Turn, now_s: float) -> None:
+        self.counts["handled"] += len(turn.done)
+        self.counts["failed"] += len(turn.failed) + len(turn.parked)
+        self.counts["parked"] += len(turn.parked)
+        for item in turn.parked:
+            if self._gate.admit("event_parked", now_s) is not None:
+                _log.error("event_parked", tries=item.failures + 1, **_about(item.event))
 
     def _wait_for_storage(self, batch: list[Item], error: Exception) -> None:
         """Keep the batch, of which nothing was committed, published or acknowledged."""

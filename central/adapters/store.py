@@ -33,7 +33,7 @@ _DEVICE = lru_cache(8192)(DeviceState.model_validate_json)
 _GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
 _SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
 _PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
-_SUMMARY = lru_cache(1024)(RoundSummary.model_validate_json)
+_SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _NAMES = TypeAdapter(tuple[str, ...])
 

@@ -7,6 +7,7 @@ from central.service.announcements import Announcements
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.downloads import Downloads
+from central.service.giving_up import GivingUp
 from central.service.intake import Intake
 from central.service.openings import Openings
 from central.service.ports import (
@@ -51,6 +52,7 @@ class Orchestrator:
         self._downloads = Downloads(desk)
         self._announcements = Announcements(desk, self._registry)
         self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
+        self._givings_up = GivingUp(desk, self._rounds, self._openings, self._intake)
         self._is_recovered = False
 
     def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
@@ -69,6 +71,7 @@ class Orchestrator:
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.due(now_s)
         yield from self._announcements.changed(now_s, urgent_only=False)
+        yield from self._announcements.parked(now_s)
         if now_s >= self._purge_at_s:
             self._purge_at_s = now_s + _PURGE_EVERY_S
             self._purge(now_s)
@@ -85,6 +88,11 @@ class Orchestrator:
             sha256 = self._desk.discarded.pop()
             if not self._desk.store.is_referred_to(sha256):
                 self._desk.objects.remove(sha256)
+
+    def give_up(self, event: object, why: str, now_s: float) -> Iterable[Outgoing]:
+        """End what an event was for that could not be handled."""
+        yield from self._givings_up.of(event, why, now_s)
+        yield from self._announcements.changed(now_s, urgent_only=True)
 
     def _purge(self, now_s: float) -> None:
         self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from device_agent.core.job import JobKey
+from device_agent.core.job import JobKey, Refusal
 from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
@@ -33,6 +33,7 @@ from transport.objects import ObjectStore
 
 #: Why a device is offline, when its broker has to say it.
 LOST = "connection lost"
+_MAX_WHY = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,13 @@ class Agent:
         parts.downloads.forget_all_but(models)
         parts.objects.keep_only({*models, *parts.store.offered_objects()})
         parts.jobs.has_changed = False
+
+    def give_up(self, event: object, why: str, now_s: float) -> Iterable[Outgoing]:
+        """End the job whose result could not be handled; messages are sent again by others."""
+        if not isinstance(event, TrainingFinished | TrainingFailed):
+            return []
+        cause = Refusal("training", f"its result could not be handled: {why}"[:_MAX_WHY])
+        return self._parts.jobs.worked(event.key, WorkFailed(cause), now_s)
 
     def _worked(self, event: WorkerEvent, now_s: float) -> list[Outgoing]:
         jobs = self._parts.jobs

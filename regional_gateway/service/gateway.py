@@ -75,6 +75,10 @@ class Gateway:
         """Do what had to wait for the commit."""
         self._parts.deferred.run()
 
+    def give_up(self, event: object, why: str, now_s: float) -> list[Outgoing]:  # noqa: ARG002, PLR6301 - the handler's port
+        """Do nothing: whoever awaits an answer sends its message again."""
+        return []
+
     def _on_message(self, message: MessageArrived, now_s: float) -> list[Outgoing]:
         topic = parse(message.topic_name)
         if message.session == UPLINK and topic.kind is Kind.CENTRAL_STATE:
