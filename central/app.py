@@ -105,7 +105,12 @@ def _serve(settings: CentralSettings) -> int:
             read_layout=lambda path: read_model(path)[0],
             parked=Parking(connection).summary,
         )
-        handler = Orchestrator(desk, worker, keep_task_s=settings.keep_task_days * _DAY_S)
+        handler = Orchestrator(
+            desk,
+            worker,
+            keep_task_s=settings.keep_task_days * _DAY_S,
+            was_clean=fence.was_clean,
+        )
         session = _session(settings, events, boot, clock())
         loop = ServiceLoop(connection, events, {"main": session}, handler, clock, fence=fence)
         for name in (signal.SIGTERM, signal.SIGINT):

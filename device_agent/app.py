@@ -136,6 +136,8 @@ def compose(
     clock: Callable[[], float],
     rng: np.random.Generator,
     set_will: Callable[[Outgoing], None],
+    *,
+    was_clean: bool = False,
 ) -> Agent:
     """Return the agent of a device, in a new life; what it was doing is begun again.
 
@@ -144,6 +146,7 @@ def compose(
         clock: Unix seconds.
         rng: Source of ids and jitter.
         set_will: Called with the session's Will, now and whenever it changes.
+        was_clean: Whether its life before this one ended in order.
     """
     settings, store = device.settings, SqliteJobStore(device.connection)
     with transaction(device.connection):
@@ -178,7 +181,7 @@ def compose(
     )
     set_will(births.death(LOST))
     with transaction(device.connection):
-        agent.resume(clock())
+        agent.resume(clock(), was_clean=was_clean)
     agent.after_commit()
     return agent
 
@@ -192,6 +195,7 @@ def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
         clock,
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
+        was_clean=fence.was_clean,
     )
     loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):

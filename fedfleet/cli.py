@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "devices": Entry("fedfleet.commands.devices:devices", "List gateways and devices."),
     "export": Entry("fedfleet.commands.export:export", "Write a trained model to a file."),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
+    "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),

@@ -38,10 +38,21 @@ _KEEP_PARTS_S = 86_400.0
 class Orchestrator:
     """The ``Handler`` of central's loop."""
 
-    def __init__(self, desk: Desk, worker: Worker, *, keep_task_s: float) -> None:
+    def __init__(
+        self, desk: Desk, worker: Worker, *, keep_task_s: float, was_clean: bool = False
+    ) -> None:
+        """Begin a new life; the work that was due is taken up with the first connection.
+
+        Args:
+            desk: What the use cases share.
+            worker: Does the heavy work.
+            keep_task_s: How long ended tasks are kept.
+            was_clean: Whether the life before this one ended in order.
+        """
         self._desk = desk
         self._worker = worker
         self._keep_task_s = keep_task_s
+        self._was_clean = was_clean
         self._purge_at_s = 0.0
         self._ticked_s = 0.0
         self._registry = Registry(desk)
@@ -121,7 +132,7 @@ class Orchestrator:
         self._assignments.wake(None, now_s)
         if not self._is_recovered:
             self._is_recovered = True
-            self._rounds.recover()
+            yield from self._rounds.recover(now_s, was_clean=self._was_clean)
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.wake(now_s)
 

@@ -70,9 +70,14 @@ class Agent:
         self._parts = parts
         self._is_connected = False
 
-    def resume(self, now_s: float) -> None:
-        """Go on after a restart; called once, in a transaction, before the first event."""
-        self._parts.jobs.resume(now_s)
+    def resume(self, now_s: float, *, was_clean: bool = False) -> None:
+        """Go on after a restart; called once, in a transaction, before the first event.
+
+        Args:
+            now_s: Now, unix seconds.
+            was_clean: Whether the life before this one ended in order.
+        """
+        self._parts.jobs.resume(now_s, was_clean=was_clean)
 
     def farewell(self) -> Outgoing:
         """Return the word that this device goes offline on purpose."""

@@ -684,3 +684,71 @@ def test_a_status_is_plain_json_that_names_what_a_person_asks(rig):
     found = json.loads(text)
     assert (found["state"], found["round"], found["phase"]) == ("running", 1, "reporting")
     assert (found["cohort"], found["min_clients"], found["reported"]) == (3, 2, 0)
+
+
+def killed_while_aggregating(rig, times):
+    job = begin(rig, rounds=1)
+    rig.update("a", job)
+    rig.update("b", job)
+    for _ in range(times):
+        rig.worker.waiting.clear()
+        rig.restart()
+
+
+def test_an_aggregation_that_ends_central_each_time_is_given_up_after_three_starts(rig):
+    killed_while_aggregating(rig, 2)
+    assert len(rig.worker.waiting) == 1
+    rig.worker.waiting.clear()
+    rig.restart()
+    assert rig.worker.waiting == []
+    status = rig.status("t")
+    (ended,) = status.history
+    assert ended.outcome == "abandoned"
+    assert "aggregation was begun 3 times and never ended" in ended.reason
+    assert {row.settled for row in rig.store.contributions("t", 1)} == {"discarded"}
+    assert rig.newest().round == 2
+
+
+def test_an_aggregation_that_succeeds_at_the_third_start_is_committed(rig):
+    killed_while_aggregating(rig, 2)
+    rig.work()
+    assert rig.status("t").state == "completed"
+
+
+def test_restarts_in_order_count_against_no_aggregation(rig):
+    rig.was_clean = True
+    killed_while_aggregating(rig, 10)
+    rig.work()
+    assert rig.status("t").state == "completed"
+
+
+def test_a_first_model_that_ends_central_each_time_fails_the_task(rig):
+    rig.fleet("a", "b")
+    rig.submit(task="t")
+    for _ in range(3):
+        assert len(rig.worker.waiting) == 1
+        rig.worker.waiting.clear()
+        rig.restart()
+    assert rig.worker.waiting == []
+    status = rig.status("t")
+    assert status.state == "failed"
+    assert "building the first model was begun 3 times" in status.reason
+
+
+def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
+    modeler = TinyModeler()
+    modeler.accuracies = (0.5,) * 9
+    rig = CentralRig(tmp_path, modeler)
+    job = begin(rig, rounds=2)
+    rig.update("a", job)
+    rig.update("b", job)
+    rig.event(rig.worker.jobs.work(rig.worker.waiting.pop()))
+    for _ in range(3):
+        assert len(rig.worker.waiting) == 1
+        rig.worker.waiting.clear()
+        rig.restart()
+    rig.tick()
+    assert rig.worker.waiting == []
+    assert rig.newest().round == 2
+    assert rig.status("t").history[0].metrics == {}
+    rig.connection.close()
