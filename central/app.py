@@ -127,8 +127,9 @@ def _serve(settings: CentralSettings) -> int:
             raise
         finally:
             session.stop(state_message("offline", boot, clock()))
+            worker.end()
             exporter.close()
-            worker.stop()
+            worker.join()
     _log.info("central_stopped", boot=boot)
     return 0
 

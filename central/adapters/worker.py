@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from central.adapters.export_process import ExportProcessError
 from central.service.ports import ExportModel, Job, JobEvent, JobFailed
 
 _log = structlog.get_logger()
@@ -48,6 +49,9 @@ class ThreadWorker:
         while (job := self._jobs.get()) is not None and not self._is_ending:
             try:
                 event = self._work(job)
+            except ExportProcessError as error:  # begun again with the next start
+                _log.warning("export_failed", reason=str(error))
+                continue
             except Exception as error:  # noqa: BLE001 - a job's fault must not end the thread
                 _log.exception("job_failed", job=type(job).__name__)
                 event = JobFailed(job, f"{type(error).__name__}: {error}"[:500])
@@ -73,11 +77,13 @@ class Workers:
         """Queue a job."""
         (self._exports if isinstance(job, ExportModel) else self._rounds).submit(job)
 
-    def stop(self) -> None:
-        """End after the jobs in progress, or without them after some seconds."""
-        threads = (self._rounds, self._exports)
-        for thread in threads:
-            thread.end()
+    def end(self) -> None:
+        """Begin no further job."""
+        self._rounds.end()
+        self._exports.end()
+
+    def join(self) -> None:
+        """Wait for the jobs in progress, but not longer than some seconds."""
         until_s = time.monotonic() + _JOIN_S
-        for thread in threads:
+        for thread in (self._rounds, self._exports):
             thread.join(max(0.0, until_s - time.monotonic()))

@@ -161,6 +161,7 @@ events = st.one_of(
     st.builds(TimePassed, st.floats(0, 500)),
     st.just(ModelAggregated()),
     st.just(AggregationFailed("x")),
+    st.builds(AggregationInterrupted, st.booleans()),
     st.just(TaskEnded("y")),
 )
 

@@ -39,7 +39,7 @@ EVENTS = st.one_of(
     st.just(Overtaken("a newer round")),
     st.just(Cancelled()),
     st.just(AssignedAgain()),
-    st.just(Restarted()),
+    st.builds(Restarted, st.booleans()),
 )
 
 
@@ -155,7 +155,7 @@ def test_a_transfer_once_stored_stays_the_same(events):
 
 
 def test_restarts_in_order_are_not_counted_as_starts_of_training():
-    job = job_in(JobState.TRAINING, starts=1)
+    job = replace(job_in(JobState.TRAINING), starts=1)
     for _ in range(MAX_STARTS + 5):
         job, _ = transition(job, Restarted(was_clean=True))
         job, _ = transition(job, ModelArrived())
