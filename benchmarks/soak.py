@@ -141,7 +141,9 @@ class Soak:
             status = read_status(message) if message is not None else None
             if status is not None and status.task == TASK:
                 if status.abandoned or (status.is_final and status.state != "completed"):
-                    error = f"the task is {status.state}: {status.reason or 'a round is abandoned'}"
+                    error = (
+                        f"the task is {status.state}: {status.reason or 'a round is abandoned'}"
+                    )
                     raise BenchmarkError(error)
                 if status.committed > self.committed:
                     moved_s = time.monotonic()

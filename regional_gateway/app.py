@@ -64,7 +64,9 @@ def run(settings: GatewaySettings) -> int:
     """
     with (
         StateLock(settings.state_dir),
-        closing(open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)) as connection,
+        closing(
+            open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
+        ) as connection,
     ):
         return _serve(settings, connection)
 

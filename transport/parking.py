@@ -76,7 +76,7 @@ def nothing_parked() -> ParkedSummary:
 
 
 class Parking:
-    """The table of parked messages in one database; all methods run in the caller's transaction."""
+    """The parked messages of one database; all methods run in the caller's transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use a database; the table is created when it is missing, in a transaction of its own."""
@@ -95,7 +95,8 @@ class Parking:
         topic, payload = _content(event)
         kept = payload[:MAX_PAYLOAD_BYTES]
         self._connection.execute(
-            "INSERT INTO parked (topic, sha256, size, kept, error, first_s, last_s, tries, payload)"
+            "INSERT INTO parked"
+            " (topic, sha256, size, kept, error, first_s, last_s, tries, payload)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, sha256) DO UPDATE SET"
             " error = excluded.error, last_s = excluded.last_s, tries = tries + excluded.tries",
             (

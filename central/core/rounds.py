@@ -19,7 +19,6 @@ from typing import Literal
 
 from typing_extensions import assert_never
 
-
 MAX_AGGREGATIONS = 3
 
 

@@ -37,9 +37,9 @@ class GivingUp:
                 failed = core.AggregationFailed(f"its result could not be handled: {why}")
                 yield from self._rounds.on_event(task, number, failed, now_s)
             case ModelPrepared(name):
-                task = self._desk.task(name)
-                failing = tasks.fail(task.progress, f"its model could not be handled: {why}")
-                yield from self._openings.end_if_final(replace(task, progress=failing), now_s)
+                found = self._desk.task(name)
+                failing = tasks.fail(found.progress, f"its model could not be handled: {why}")
+                yield from self._openings.end_if_final(replace(found, progress=failing), now_s)
             case ModelEvaluated(name, number):
                 unknown = ModelEvaluated(name, number, problem=why)
                 yield from self._rounds.on_evaluated(unknown, now_s)

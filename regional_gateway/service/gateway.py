@@ -75,7 +75,7 @@ class Gateway:
         """Do what had to wait for the commit."""
         self._parts.deferred.run()
 
-    def give_up(self, event: object, why: str, now_s: float) -> list[Outgoing]:  # noqa: ARG002, PLR6301 - the handler's port
+    def give_up(self, event: object, why: str, now_s: float) -> list[Outgoing]:  # noqa: ARG002 - the handler's port
         """Do nothing: whoever awaits an answer sends its message again."""
         return []
 

@@ -12,8 +12,8 @@ from schemas.errors import MessageError
 from schemas.topics import Kind, Topic
 from transport.database import open_database
 from transport.events import MessageArrived, Outgoing
-from transport.parking import Parking
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.parking import Parking
 
 SCHEMA = "CREATE TABLE note (text TEXT NOT NULL)"
 TOPIC = Topic(Kind.CENTRAL_STATE)
