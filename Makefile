@@ -11,7 +11,7 @@ DEMO ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench clean mosquitto
+.PHONY: help setup demo test check vectors bench soak clean mosquitto
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ vectors: setup  ## Write the golden vectors of the wire format anew (a change ne
 
 bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" fails on a missed aim
 	@$(BIN)/python -m benchmarks.noop_round $(BENCH)
+
+soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200" for fewer
+	@$(BIN)/python -m benchmarks.soak $(SOAK)
 
 clean:  ## Remove what was built, installed and run here
 	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache

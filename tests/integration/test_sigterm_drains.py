@@ -15,8 +15,8 @@ from tests.support.fleet_watch import Tap
 
 DRAIN_S = 10.0
 PLUGINS = REPOSITORY / "tests" / "support" / "plugins"
-#: 64 inputs, so many hidden units, 10 classes, float32: some 20 MB.
-WIDE = 70_000
+#: 64 inputs, so many hidden units, 10 classes, float32: some 18 MB.
+WIDE = 60_000
 
 
 @pytest.fixture(scope="module")
