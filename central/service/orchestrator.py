@@ -107,7 +107,8 @@ class Orchestrator:
 
     def _purge(self, now_s: float) -> None:
         self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)
-        self._desk.puller.expire(now_s)
+        self._uploads.expire(now_s)
+        self._assignments.forget_ended()
         self._desk.objects.remove_parts(now_s - _KEEP_PARTS_S)
 
     def _dispatch(self, event: object, now_s: float) -> Iterator[Outgoing]:

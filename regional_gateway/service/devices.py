@@ -113,6 +113,13 @@ class Devices:
         state = self._state(now_s)
         return [] if state == self._published else self._publish(state, now_s)
 
+    def forget_strangers(self) -> None:
+        """Forget signs of life of devices that are not known: they never told a birth, or left."""
+        known = set(self._store.device_ids())
+        for seen in (self._seen_s, self._asked_s):
+            for device in [device for device in seen if device not in known]:
+                del seen[device]
+
     def farewell(self, why: str) -> Outgoing:
         """Return the gateway's death: its last word, or its Will."""
         state = GatewayState(status="offline", boot=self._links.frames.boot, why=why)

@@ -121,5 +121,6 @@ class Gateway:
         parts.store.purge(now_s)
         parts.pulls.expire(now_s)
         parts.models.release()
+        parts.devices.forget_strangers()
         parts.deferred.add(parts.assignments.forget_dropped)
         parts.deferred.add(parts.custody.remove_orphans)

@@ -677,6 +677,47 @@ def test_what_is_old_is_purged_with_its_objects(tmp_path):
     rig.connection.close()
 
 
+def test_refusals_of_unknown_tasks_and_devices_long_gone_are_purged_too(tmp_path):
+    rig = CentralRig(tmp_path, keep_task_s=10.0)
+    job = begin(rig)
+    rig.update("a", job, task="never-was")
+    rig.device("b", status="offline")
+    count = "SELECT count(*) FROM refusals"
+    assert rig.connection.execute(count).fetchone() == (1,)
+    rig.tick(4000)
+    assert rig.connection.execute(count).fetchone() == (0,)
+    assert [record.device for record in rig.store.devices()] == ["a", "c"]
+    rig.connection.close()
+
+
+def test_nothing_is_remembered_of_rounds_whose_devices_speak_after_the_end(rig):
+    """Each client says ``done`` when its round has long closed: that must not pile up."""
+    known = rig.handler._assignments._answered
+    job = begin(rig, rounds=6)
+    for _ in range(6):
+        rig.update("a", job)
+        rig.update("b", job)
+        rig.work()
+        for device in ("a", "b"):
+            rig.job(device, job, "done")
+        assert len(known) <= 2
+        job = rig.newest()
+    rig.tick(4000)
+    assert known == {}
+
+
+def test_a_pull_that_nobody_goes_on_with_is_forgotten(tmp_path):
+    rig = CentralRig(tmp_path, BigModeler())
+    job = begin(rig)
+    xfer, frame, _ = rig.update_frame("a", job)
+    rig.offer(xfer, frame)
+    pulling = rig.handler._uploads._pulling
+    assert list(pulling) == [xfer]
+    rig.tick(4000)
+    assert pulling == {}
+    rig.connection.close()
+
+
 def test_a_status_is_plain_json_that_names_what_a_person_asks(rig):
     begin(rig)
     rig.status("t")
