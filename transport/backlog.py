@@ -57,7 +57,7 @@ class Backlog:
         return batch
 
     def keep(self, batch: list[Item]) -> None:
-        """Take a whole batch back, as if it had never been gathered."""
+        """Take a batch back, as if it had never been gathered."""
         self._kept = batch + self._kept
 
     def try_again(self, item: Item, now_s: float) -> None:

@@ -16,7 +16,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS owner (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     token TEXT NOT NULL,
-    is_clean INTEGER NOT NULL
+    is_clean INTEGER NOT NULL,
+    is_long INTEGER NOT NULL
 )
 """
 
@@ -36,10 +37,14 @@ class Fence:
 
     Attributes:
         was_clean: Whether the start before this one ended in order; True for a new database.
+        was_short: Whether that start did not, and not long after it had begun.
     """
 
-    def __init__(self, connection: sqlite3.Connection, token: str, *, was_clean: bool) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, token: str, *, was_clean: bool, was_short: bool
+    ) -> None:
         self.was_clean = was_clean
+        self.was_short = was_short
         self._connection = connection
         self._token = token
 
@@ -55,14 +60,16 @@ class Fence:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(_SCHEMA)
-            row = connection.execute("SELECT is_clean FROM owner").fetchone()
-            connection.execute("INSERT OR REPLACE INTO owner VALUES (1, ?, 0)", (token,))
+            row = connection.execute("SELECT is_clean, is_long FROM owner").fetchone()
+            connection.execute("INSERT OR REPLACE INTO owner VALUES (1, ?, 0, 0)", (token,))
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return cls(connection, token, was_clean=row is None or bool(row[0]))
+        is_clean, is_long = row or (True, True)
+        was_short = not is_clean and not is_long
+        return cls(connection, token, was_clean=bool(is_clean), was_short=was_short)
 
     def check(self) -> None:
         """Make sure, first of all in a transaction, that the claim still stands.
@@ -74,11 +81,10 @@ class Fence:
         if row is None or row[0] != self._token:
             raise FencedError
 
-    def leave(self) -> None:
-        """Note that this start ended in order, inside the caller's transaction.
+    def live_long(self) -> None:
+        """Note that this start has lasted, inside the caller's transaction."""
+        self._connection.execute("UPDATE owner SET is_long = 1 WHERE token = ?", (self._token,))
 
-        Raises:
-            FencedError: The claim does not stand.
-        """
-        self.check()
-        self._connection.execute("UPDATE owner SET is_clean = 1")
+    def leave(self) -> None:
+        """Note that this start ended in order, inside the caller's transaction."""
+        self._connection.execute("UPDATE owner SET is_clean = 1 WHERE token = ?", (self._token,))

@@ -16,12 +16,14 @@ import structlog
 
 from schemas.errors import WireError
 from transport.backlog import Backlog, Item
-from transport.database import is_damage, is_storage_failure, savepoint, transaction
+from transport.database import is_damage, is_storage_failure, savepoint
 from transport.events import MessageArrived, Outgoing, Session
 from transport.fence import Fence
+from transport.guard import Guard
 from transport.handler import Handler
 from transport.log_gate import LogGate
 from transport.parking import Parking
+from transport.suspects import MAX_ENDS, LethalMessageError
 
 _MAX_WAIT_S = 1.0
 #: Between two ticks at least, so that a handler that is always due cannot spin.
@@ -97,8 +99,8 @@ class ServiceLoop:
         self._handler = handler
         self._clock = clock or steady_clock()
         self._pause = pause
-        self._fence = fence
         self._parking = Parking(connection)
+        self._guard = Guard(connection, fence)
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -114,7 +116,7 @@ class ServiceLoop:
         """
         while not self._stopping:
             self.turn()
-        self._leave()
+        self._guard.leave()
 
     def turn(self) -> None:
         """Wait for events, handle them all, commit, publish, acknowledge: once.
@@ -129,6 +131,9 @@ class ServiceLoop:
                 raise SessionDeadError(name)
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
+        if self._guard.is_careful(now_s):
+            self._backlog.keep(batch[1:])
+            batch = batch[:1]
         try:
             turn = self._commit(batch)
         except Exception as error:
@@ -142,18 +147,6 @@ class ServiceLoop:
         """Make ``run`` return after the turn in progress; may be called in a signal handler."""
         self._stopping = True
         self._backlog.wake()
-
-    def _leave(self) -> None:
-        """Note that the program ends in order; a full disk must not keep it from ending."""
-        if self._fence is None:
-            return
-        try:
-            with transaction(self._connection):
-                self._fence.leave()
-        except Exception as error:
-            if not is_storage_failure(error):
-                raise
-            _log.warning("end_not_noted", error=str(error))
 
     def _wait_s(self, now_s: float) -> float:
         return min(_MAX_WAIT_S, max(_MIN_WAIT_S, self._tick_due_s(now_s) - now_s))
@@ -171,16 +164,20 @@ class ServiceLoop:
         """Handle a batch in one transaction; return what became of it."""
         now_s = self._clock()
         turn = _Turn()
-        with transaction(self._connection):
-            if self._fence is not None:
-                self._fence.check()
+        ends = self._guard.note(batch[0].event, now_s) if batch else 0
+        with self._guard.transaction():
             for item in batch:
-                self._handle(item, now_s, turn)
+                self._handle(item, now_s, turn, ends)
             if self._tick_due_s(now_s) <= now_s:
                 self._tick(now_s, turn.outgoing)
+                self._guard.note_long_life(now_s)
         return turn
 
-    def _handle(self, item: Item, now_s: float, turn: _Turn) -> None:
+    def _handle(self, item: Item, now_s: float, turn: _Turn, ends: int) -> None:
+        self._guard.cross_out(item.event, now_s)
+        if ends >= MAX_ENDS:
+            self._park(item, LethalMessageError(ends), now_s, turn)
+            return
         try:
             with savepoint(self._connection):
                 turn.outgoing.extend(list(self._handler.handle(item.event, now_s)))
