@@ -1,5 +1,6 @@
 """SIGTERM in the middle of a round: the program ends within 10 s, and nothing is lost."""
 
+import os
 import signal
 import sqlite3
 import time
@@ -157,3 +158,20 @@ def chunk(seen):
     except TopicError:
         return None
     return topic.k if topic.kind is Kind.CHUNK else None
+
+
+def test_a_broker_that_does_not_answer_holds_up_no_end(fleet):
+    names = [CENTRAL, "gateway-north", "d2"]
+    os.kill(fleet.broker.pid, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        for name in names:
+            fleet.program(name).signal(signal.SIGTERM)
+        codes = {name: fleet.program(name).wait() for name in names}
+        assert time.monotonic() - began_s < DRAIN_S
+    finally:
+        os.kill(fleet.broker.pid, signal.SIGCONT)
+    assert codes == dict.fromkeys(names, 0)
+    for name in names:
+        until(fleet, lambda name=name: fleet.boot(name) is None, f"Will of {name}", 15.0)
+    fleet.restart(*names)
