@@ -224,6 +224,7 @@ def as_object(course: Course) -> dict[str, object]:
         "slope_bytes_per_100_rounds": course.slope_bytes,
         "threads": course.window[-1].threads,
         "files": course.window[-1].files,
+        "rss_bytes_by_rounds": [(one.committed, one.rss_bytes) for one in course.samples],
     }
 
 
