@@ -11,7 +11,7 @@ DEMO ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench failpoints clean mosquitto
+.PHONY: help setup demo test check vectors bench failpoints soak clean mosquitto
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" f
 failpoints: setup mosquitto  ## Kill the programs at every failpoint (half an hour), then print what one costs
 	$(BIN)/python -m pytest -m matrix tests/acceptance/test_acceptance_failpoint_matrix.py
 	@$(BIN)/python -m benchmarks.failpoint_cost
+
+soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200" for fewer
+	@$(BIN)/python -m benchmarks.soak $(SOAK)
 
 clean:  ## Remove what was built, installed and run here
 	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -46,22 +46,27 @@ from transport.database import (
 )
 from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
+from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import Parking
 from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
     DataError,
     DatabaseCorruptError,
     DatabaseVersionError,
+    FencedError,
     PolicyError,
     SessionDeadError,
+    StateLockedError,
 )
 
 DATABASE = "device.db"
@@ -100,10 +105,17 @@ def run(settings: DeviceSettings) -> int:
         FailpointError: The environment arms a failpoint that is not there.
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
+        StateLockedError: Another process runs on this state directory.
+        FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("device", os.environ)
+    with StateLock(settings.state_dir):
+        return _run(settings)
+
+
+def _run(settings: DeviceSettings) -> int:
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
     objects = ObjectStore(settings.state_dir)
@@ -128,6 +140,8 @@ def compose(
     clock: Callable[[], float],
     rng: np.random.Generator,
     set_will: Callable[[Outgoing], None],
+    *,
+    was_clean: bool = False,
 ) -> Agent:
     """Return the agent of a device, in a new life; what it was doing is begun again.
 
@@ -136,13 +150,17 @@ def compose(
         clock: Unix seconds.
         rng: Source of ids and jitter.
         set_will: Called with the session's Will, now and whenever it changes.
+        was_clean: Whether its life before this one ended in order.
     """
     settings, store = device.settings, SqliteJobStore(device.connection)
     with transaction(device.connection):
         boot = next_boot(device.connection, clock())
     address = Address(settings.region, settings.id)
     wire = Wire(address, FrameWriter(settings.id, boot, rng, clock))
-    births = Births(wire, _profile(device), device.machine, rng, settings.heartbeat_s)
+    parked = Parking(device.connection).summary
+    births = Births(
+        wire, _profile(device), device.machine, rng, settings.heartbeat_s, parked=parked
+    )
     downloads = Downloads(wire, device.objects, Puller(device.objects))
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
@@ -167,7 +185,7 @@ def compose(
     )
     set_will(births.death(LOST))
     with transaction(device.connection):
-        agent.resume(clock())
+        agent.resume(clock(), was_clean=was_clean)
     agent.after_commit()
     return agent
 
@@ -175,19 +193,24 @@ def compose(
 def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
     clock = steady_clock()
     session = _session(device.settings, events)
+    fence = Fence.claim(device.connection)
     agent = compose(
         device,
         clock,
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
+        was_clean=fence.was_clean,
     )
-    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock)
+    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
     session.start()
     try:
         loop.run()
+    except FencedError:
+        session.stop()  # without a farewell: another process speaks in this name now
+        raise
     finally:
         session.stop(agent.farewell())
     _LOG.info("device_stopped", device=device.settings.id)

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
         "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."
     ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
+    "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),

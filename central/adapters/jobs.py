@@ -5,6 +5,7 @@ A job may be done twice (central was killed in between); it then gives the same 
 
 import hashlib
 import mmap
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -76,6 +77,8 @@ class Jobs:
         self._exporter = exporter
         self._strategies = strategies
         self._models_dir = models_dir
+        # Two processes may work on the same job for a moment, until one of them is fenced.
+        self._life = secrets.token_hex(4)
 
     def work(self, job: Job) -> JobEvent | None:
         """Do one job and return what came of it."""
@@ -96,7 +99,7 @@ class Jobs:
             layout, vector = self._modeler.first_model(job.submission, job.data)
         except ValueError as error:
             return JobFailed(job, str(error))
-        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}")
+        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}-{self._life}")
         failpoint("central.preparation.stored")
         return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
 
@@ -117,7 +120,7 @@ class Jobs:
                 return JobFailed(job, str(error))
         del contributions, model
         failpoint("central.aggregation.computed")
-        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
+        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
         failpoint("central.aggregation.stored")
         return RoundAggregated(task.task, number, sha256, _dump_state(state))
 

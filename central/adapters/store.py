@@ -20,7 +20,7 @@ from central.service.records import (
     TaskRecord,
     Totals,
 )
-from schemas.messages import DeviceState, GatewayState
+from schemas.messages import GatewayState
 from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
@@ -30,11 +30,11 @@ _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
 _TOTALS = lru_cache(256)(Totals.model_validate_json)
 #: Rows are read far more often than they change; what is read is frozen, so it may be shared.
-_DEVICE = lru_cache(8192)(DeviceState.model_validate_json)
+_DEVICE = lru_cache(1024)(DeviceState.model_validate_json)
 _GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
 _SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
 _PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
-_SUMMARY = lru_cache(1024)(RoundSummary.model_validate_json)
+_SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _read_progress = lru_cache(256)(_PROGRESS.validate_json)
 _read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
@@ -273,7 +273,10 @@ class SqliteStore:
         return bool(found[0])
 
     def purge(self, before_s: float) -> list[str]:
-        """Delete tasks that ended before a time; return the objects that they named."""
+        """Delete tasks that ended before a time; return the objects that they named.
+
+        With them go refusals of tasks that never were, and devices that are long gone.
+        """
         old = "SELECT task FROM tasks WHERE ended_s < ?"
         named = self._db.execute(
             f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
@@ -285,6 +288,11 @@ class SqliteStore:
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
         self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,))
+        self._db.execute(
+            "DELETE FROM refusals WHERE at_s < ? AND task NOT IN (SELECT task FROM tasks)",
+            (before_s,),
+        )
+        self._db.execute("DELETE FROM devices WHERE is_online = 0 AND changed_s < ?", (before_s,))
         return [sha256 for (sha256,) in named if sha256]
 
     def is_referred_to(self, sha256: str) -> bool:

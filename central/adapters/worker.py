@@ -2,15 +2,18 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
 
+from central.adapters.export_process import ExportProcessError
 from central.service.ports import ExportModel, Job, JobEvent, JobFailed
 from transport.failpoints import failpoint
 
 _log = structlog.get_logger()
-_JOIN_S = 5.0
+#: The jobs in progress have so long to end when central stops; what they were for is done again.
+_JOIN_S = 4.0
 
 
 class ThreadWorker:
@@ -22,6 +25,7 @@ class ThreadWorker:
         self._events = events
         self._work = work
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="central-worker", daemon=True)
 
     def start(self) -> None:
@@ -32,15 +36,23 @@ class ThreadWorker:
         """Queue a job."""
         self._jobs.put(job)
 
-    def stop(self) -> None:
-        """End after the job in progress; one that takes longer dies with the process."""
+    def end(self) -> None:
+        """Begin no further job."""
+        self._is_ending = True
         self._jobs.put(None)
-        self._thread.join(_JOIN_S)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the job in progress; one that takes longer dies with the process."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None and not self._is_ending:
             try:
                 event = self._work(job)
+            except ExportProcessError as error:  # begun again with the next start
+                _log.warning("export_failed", reason=str(error))
+                continue
             except Exception as error:  # noqa: BLE001 - a job's fault must not end the thread
                 _log.exception("job_failed", job=type(job).__name__)
                 event = JobFailed(job, f"{type(error).__name__}: {error}"[:500])
@@ -67,7 +79,13 @@ class Workers:
         """Queue a job."""
         (self._exports if isinstance(job, ExportModel) else self._rounds).submit(job)
 
-    def stop(self) -> None:
-        """End after the jobs in progress."""
-        self._rounds.stop()
-        self._exports.stop()
+    def end(self) -> None:
+        """Begin no further job."""
+        self._rounds.end()
+        self._exports.end()
+
+    def join(self) -> None:
+        """Wait for the jobs in progress, but not longer than some seconds."""
+        until_s = time.monotonic() + _JOIN_S
+        for thread in (self._rounds, self._exports):
+            thread.join(max(0.0, until_s - time.monotonic()))

@@ -7,6 +7,8 @@ Rules:
 3. With too few devices it waits, saying both numbers, and fails after ``selection_timeout_s``.
 4. A target metric, once reached, completes the task early.
 5. A paused task finishes the round that is open and opens no other.
+6. Preparing or evaluating that was begun ``MAX_ATTEMPTS`` times without an end is given up: it is
+   what ends the program.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from typing import Literal
 from schemas.tasks import FINAL_STATES, Target, TaskState
 
 MAX_ABANDONED_IN_A_ROW = 5
+MAX_ATTEMPTS = 3
 
 #: What a task without an open round is doing; ``round`` means that one is open.
 Step = Literal["selecting", "preparing", "round", "evaluating"]
@@ -36,6 +39,8 @@ class TaskProgress:
     abandoned_in_a_row: int = 0
     waiting_since_s: float = 0.0
     is_paused: bool = False
+    #: How often central ended out of order while it prepared or evaluated, in this step.
+    interruptions: int = 0
     reason: str | None = None
 
     @property
@@ -68,7 +73,7 @@ def too_few(task: TaskProgress, reason: str, now_s: float) -> TaskProgress:
 
 def prepare(task: TaskProgress) -> TaskProgress:
     """Return the task while its first model is being built."""
-    return replace(task, step="preparing", reason=None)
+    return replace(task, step="preparing", interruptions=0, reason=None)
 
 
 def prepared(task: TaskProgress, now_s: float) -> TaskProgress:
@@ -86,11 +91,18 @@ def commit_round(task: TaskProgress) -> TaskProgress:
     return replace(
         task,
         step="evaluating",
+        interruptions=0,
         round=task.round + 1,
         committed=task.committed + 1,
         abandoned_in_a_row=0,
         reason=None,
     )
+
+
+def interrupt(task: TaskProgress) -> tuple[TaskProgress, bool]:
+    """Return the task after central ended out of order in this step, and whether to try again."""
+    count = task.interruptions + 1
+    return replace(task, interruptions=count), count < MAX_ATTEMPTS
 
 
 def evaluate(task: TaskProgress, metrics: dict[str, float], now_s: float) -> TaskProgress:

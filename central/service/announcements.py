@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from central.service.desk import Desk
 from central.service.records import TaskRecord
 from central.service.registry import Registry
-from schemas.tasks import CentralState, TaskStatus
+from schemas.tasks import CentralState, ParkedNote, TaskStatus
 from schemas.topics import Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from transport.parking import ParkedSummary, nothing_parked
 
 #: Statuses that stay retained; those of older ended tasks are cleared.
 MAX_RETAINED = 100
@@ -16,9 +17,20 @@ MAX_RETAINED = 100
 MAX_HISTORY = 100
 
 
-def state_message(status: str, boot: int, ts: float) -> Outgoing:
+def state_message(
+    status: str, boot: int, ts: float, parked: ParkedSummary | None = None
+) -> Outgoing:
     """Return central's birth or death."""
-    state = CentralState.model_validate({"status": status, "boot": boot, "ts": ts})
+    told = parked or nothing_parked()
+    notes = tuple(
+        ParkedNote(
+            number=row.number, topic=row.topic, error=row.error, tries=row.tries, ts=row.last_s
+        )
+        for row in told.newest
+    )
+    state = CentralState.model_validate(
+        {"status": status, "boot": boot, "ts": ts, "parked": told.count, "parked_newest": notes}
+    )
     return Outgoing(Topic(Kind.CENTRAL_STATE), state.model_dump_json().encode())
 
 
@@ -28,15 +40,21 @@ class Announcements:
     def __init__(self, desk: Desk, registry: Registry) -> None:
         self._desk = desk
         self._registry = registry
+        self._told_parked = nothing_parked()
 
     def birth(self, now_s: float) -> Iterator[Outgoing]:
         """Say that central is there, and every status again: the broker may have lost them."""
         failpoint("central.birth.due")
-        yield state_message("online", self._desk.boot, now_s)
+        yield self._state(now_s)
         ended = self._desk.store.ended_tasks()[-MAX_RETAINED:]
         for task in (*ended, *self._desk.store.live_tasks()):
             yield self._message(task, now_s)
         failpoint("central.birth.told")
+
+    def parked(self, now_s: float) -> Iterator[Outgoing]:
+        """Say anew that central is there when other messages are parked than it told."""
+        if self._desk.parked() != self._told_parked:
+            yield self._state(now_s)
 
     def changed(self, now_s: float, *, urgent_only: bool) -> Iterator[Outgoing]:
         """Yield the statuses that changed."""
@@ -86,6 +104,10 @@ class Announcements:
             history=tuple(row.summary for row in history if row.summary),
             ts=now_s,
         )
+
+    def _state(self, now_s: float) -> Outgoing:
+        self._told_parked = self._desk.parked()
+        return state_message("online", self._desk.boot, now_s, self._told_parked)
 
     def _message(self, task: TaskRecord, now_s: float) -> Outgoing:
         return _retained(task.task, self.status(task, now_s))

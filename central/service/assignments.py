@@ -57,10 +57,17 @@ class Assignments:
         self._answered.setdefault((task, number), set()).add(device)
 
     def ended(self, task: str, number: int) -> None:
-        """Forget a round that has ended."""
-        self._answered.pop((task, number), None)
+        """Forget a round that has ended, and what was said of the rounds before it since then."""
+        for known in [key for key in self._answered if key[0] == task and key[1] <= number]:
+            del self._answered[known]
         for key in [key for key in self._repeats if key[:2] == (task, number)]:
             del self._repeats[key]
+
+    def forget_ended(self) -> None:
+        """Forget what was said of tasks that have ended or never were."""
+        live = {task.task for task in self._desk.store.live_tasks()}
+        for key in [key for key in self._answered if key[0] not in live]:
+            del self._answered[key]
 
     def wake(self, region: str | None, now_s: float) -> None:
         """Repeat at once what awaits an answer: a gateway, or central's own broker, is back."""

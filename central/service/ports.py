@@ -105,7 +105,7 @@ class Store(Protocol):
         """Tell whether an object is the model of a task or the base of one of its rounds."""
 
     def purge(self, before_s: float) -> list[str]:
-        """Delete tasks that ended before a time, with all that is theirs.
+        """Delete tasks that ended before a time, with all that is theirs, and what is as old.
 
         Returns:
             The digests of the objects that they named.

@@ -178,27 +178,49 @@ class Rounds:
             case ExportModel():
                 return
 
-    def recover(self) -> None:
-        """Take up the heavy work that was due when central stopped."""
+    def recover(self, now_s: float, *, was_clean: bool) -> Iterator[Outgoing]:
+        """Take up the heavy work that was due when central stopped.
+
+        Args:
+            now_s: Now, unix seconds.
+            was_clean: Whether it stopped in order; else the work itself may have ended it, and is
+                not begun again for ever.
+        """
         for task in self._desk.store.live_tasks():
-            self._recover(task)
+            if task.progress.step == "round":
+                event = core.AggregationInterrupted(was_clean=was_clean)
+                yield from self.on_event(task.task, task.progress.round, event, now_s)
+            elif task.progress.step in ("preparing", "evaluating"):
+                yield from self._recover(task, now_s, was_clean=was_clean)
             failpoint("central.work.recovered")
 
-    def _recover(self, task: TaskRecord) -> None:
-        if task.progress.step == "preparing":
-            fit = self._openings.fit(task)
-            if fit.data is not None:
-                self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+    def _recover(self, task: TaskRecord, now_s: float, *, was_clean: bool) -> Iterator[Outgoing]:
+        if not was_clean:
+            progress, may_again = tasks.interrupt(task.progress)
+            task = replace(task, progress=progress)
+            if not may_again:
+                yield from self._give_up_work(task, now_s)
                 return
-            progress = replace(task.progress, step="selecting")
-            self._desk.save_task(replace(task, progress=progress))
-        elif task.progress.step == "evaluating":
+            self._desk.save_task(task)
+        if task.progress.step == "evaluating":
             self._desk.jobs.append(EvaluateModel(task, task.progress.round - 1))
-        else:
-            record = self._desk.open_round(task)
-            if record is not None and record.state.phase is core.Phase.AGGREGATING:
-                state = self._desk.store.strategy_state(task.task)
-                self._desk.jobs.append(AggregateRound(task, record, state))
+            return
+        fit = self._openings.fit(task)
+        if fit.data is not None:
+            self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+            return
+        progress = replace(task.progress, step="selecting")
+        self._desk.save_task(replace(task, progress=progress))
+
+    def _give_up_work(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
+        times = f"begun {task.progress.interruptions} times and never ended"
+        if task.progress.step == "evaluating":
+            number = task.progress.round - 1
+            unknown = ModelEvaluated(task.task, number, problem=f"its evaluation was {times}")
+            yield from self.on_evaluated(unknown, now_s)
+            return
+        failing = tasks.fail(task.progress, f"building the first model was {times}")
+        yield from self._openings.end_if_final(replace(task, progress=failing), now_s)
 
     # -- ends ------------------------------------------------------------------------------
 

@@ -82,6 +82,11 @@ class Uploads:
         else:
             yield from self._advance(region, offer, progress, now_s)
 
+    def expire(self, now_s: float) -> None:
+        """Forget pulls for which nothing comes any more; their sender offers again."""
+        for xfer in self._desk.puller.expire(now_s):
+            self._pulling.pop(xfer, None)
+
     def _check_identity(
         self, region: str, xfer: str, frame: Frame, offer: UpdateManifest
     ) -> Receipt | None:
@@ -136,6 +141,7 @@ class Uploads:
         try:
             started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
         except PullRefusedError as error:
+            del self._pulling[offer.xfer]
             yield self._desk.receipt(region, _busy(offer, error.retry_after_s))
             return
         yield from self._advance(region, offer, started, now_s)

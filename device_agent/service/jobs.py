@@ -141,11 +141,11 @@ class Jobs:
         failpoint("device.jobs.dropped")
         return [out for one in found if one for out in self.apply(one, ended, now_s)]
 
-    def resume(self, now_s: float) -> None:
+    def resume(self, now_s: float, *, was_clean: bool) -> None:
         """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
-            self.apply(record, Restarted(), now_s)
+            self.apply(record, Restarted(was_clean), now_s)
         failpoint("device.jobs.resumed")
 
     def tell(self) -> None:

@@ -109,7 +109,9 @@ def run_many(first: int, count: int, processes: int) -> int:
         if sys.stderr.isatty() or done % 1000 == 0 or done == count:
             took_s = time.monotonic() - began_s
             end = "\r" if sys.stderr.isatty() and done < count else "\n"
-            text = f"{done} of {count} seeds, {len(failed)} violations, {done / took_s:.0f} a second"
+            text = (
+                f"{done} of {count} seeds, {len(failed)} violations, {done / took_s:.0f} a second"
+            )
             click.echo(f"{text}{end}", nl=False, err=True)
     took_s = time.monotonic() - began_s
     click.echo(

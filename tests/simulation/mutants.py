@@ -98,7 +98,9 @@ def _() -> tuple[Change, ...]:
             row = self._desk.store.contribution(record.task, record.state.number, device)
             assert row is not None
         receipts = [
-            self._desk.receipt(row.region, Receipt(xfer=row.xfer, status="accepted", sha256=row.sha256))
+            self._desk.receipt(
+                row.region, Receipt(xfer=row.xfer, status="accepted", sha256=row.sha256)
+            )
             for row in self._desk.store.contributions(record.task, record.state.number)
         ]
         host = programs.Program.current
@@ -173,7 +175,10 @@ def _() -> tuple[Change, ...]:
             real(self, record)
 
     real = SqliteJobStore.save
-    return ((SqliteJobStore, "save", save), (SqliteJobStore, "get", _forgetful(SqliteJobStore.get)))
+    return (
+        (SqliteJobStore, "save", save),
+        (SqliteJobStore, "get", _forgetful(SqliteJobStore.get)),
+    )
 
 
 def _forgetful(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ def table(kills: list[Kill]) -> str:
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--only", help="Mutants whose name holds this text.")
 @click.option("--json", "as_json", is_flag=True)
-def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:  # noqa: FBT001
+def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:
     """Plant bugs, one at a time, and count the seeds until the simulation finds each."""
     chosen = [i for i, one in enumerate(MUTANTS) if only is None or only in one.name]
     kills = []
@@ -63,9 +62,15 @@ def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:
             found = f"{kill.seeds} seeds" if kill.seeds else "NOT FOUND"
             click.echo(f"{found:>12}  {kill.mutant}", err=True)
     if as_json:
-        click.echo(json.dumps([kill.__dict__ for kill in kills] if False else [
-            {"mutant": k.mutant, "seeds": k.seeds, "violation": k.violation} for k in kills
-        ]))
+        click.echo(
+            json.dumps(
+                [kill.__dict__ for kill in kills]
+                if False
+                else [
+                    {"mutant": k.mutant, "seeds": k.seeds, "violation": k.violation} for k in kills
+                ]
+            )
+        )
     else:
         click.echo(table(kills))
     raise SystemExit(1 if any(kill.seeds is None for kill in kills) else 0)

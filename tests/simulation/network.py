@@ -249,7 +249,7 @@ class SimulatedBroker:
                 letter = Letter(topic_name, self.retained[topic_name], 1, is_retained=True)
                 self._send(session.mqtt_client_id, letter)
 
-    def _route(self, letter: Letter, is_retained: bool, life: int) -> None:  # noqa: FBT001
+    def _route(self, letter: Letter, is_retained: bool, life: int) -> None:
         if life != self._life or not self.is_up:
             return
         if is_retained:
@@ -314,9 +314,7 @@ class SimulatedBroker:
             return
         letter = Letter(will.topic.name, session.spoken(will), will.topic.rule.qos)
         late_s = self._work.between(0.0, 2.0 if self._is_healed else 60.0)
-        self._work.after(
-            late_s, partial(self._route, letter, will.topic.rule.retain, self._life)
-        )
+        self._work.after(late_s, partial(self._route, letter, will.topic.rule.retain, self._life))
 
     def _tell(self, session: SimulatedSession, event: SessionEvent) -> None:
         if session.is_alive:

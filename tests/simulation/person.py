@@ -69,9 +69,7 @@ class Person:
         broker._route(Letter(topic_name, payload, 1), False, broker._life)
 
     def _state(self, name: str) -> str | None:
-        payload = self._world.broker_of(None).retained.get(
-            Topic(Kind.TASK_STATUS, task=name).name
-        )
+        payload = self._world.broker_of(None).retained.get(Topic(Kind.TASK_STATUS, task=name).name)
         return json.loads(payload)["state"] if payload else None
 
     def _message(self, name: str) -> bytes:

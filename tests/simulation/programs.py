@@ -42,7 +42,7 @@ from regional_gateway.settings import GatewaySettings
 from schemas.topics import central_filters, device_filters, downlink_filters, uplink_filters
 from tests.simulation.clockwork import SimulatedCrashError
 from tests.simulation.disk import Files, SimulatedConnection, full_disk, new_database
-from tests.simulation.learning import TinyModeler, TinyTrainer, TinyMachine, dataset_of
+from tests.simulation.learning import TinyMachine, TinyModeler, TinyTrainer, dataset_of
 from tests.simulation.network import SimulatedBroker, SimulatedSession
 from tests.simulation.wire import spoken
 from transport.database import is_storage_failure, next_boot, transaction
@@ -222,7 +222,9 @@ class Program:
         idle_s = _LONGEST_IDLE_S if due_s is None else min(due_s - now_s, _LONGEST_IDLE_S)
         if self.loop._backlog._kept:
             idle_s = min(idle_s, 1.0)
-        return max(0.0, idle_s) + self.world.work.between(0.01, self.lateness_s[not self.world.is_healed])
+        return max(0.0, idle_s) + self.world.work.between(
+            0.01, self.lateness_s[not self.world.is_healed]
+        )
 
     def published(self, message: Outgoing) -> None:
         if self.world.work.trace.is_kept:
@@ -475,4 +477,3 @@ def empty(folder: Path) -> None:
     for path in folder.rglob("*") if folder.is_dir() else ():
         if path.is_file():
             path.unlink()
-

@@ -16,8 +16,8 @@ from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import copy_of, watch_fsync
-from tests.simulation.ledger import Ledger, ViolationError
 from tests.simulation.learning import LARGE, SMALL
+from tests.simulation.ledger import Ledger, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
 from tests.simulation.programs import CentralProgram, DeviceProgram, GatewayProgram, Program, empty
@@ -129,7 +129,8 @@ class World:
                 look_s = self.work.now_s + _LOOK_S
                 if not self.unsettled():
                     return
-        raise ViolationError("liveness", f"after {PATIENCE_S:g} s: {self.unsettled()}")
+        rule = "liveness"
+        raise ViolationError(rule, f"after {PATIENCE_S:g} s: {self.unsettled()}")
 
     def unsettled(self) -> str | None:
         """Return what has not come to its end yet."""
@@ -151,7 +152,11 @@ class World:
         known |= {xfer for (xfer,) in central.execute("SELECT xfer FROM contributions")}
         ledger = self.ledger
         for xfer, job in ledger.produced.items():
-            if xfer not in known and xfer not in ledger.forgiven and not ledger._is_of_counted(xfer):
+            if (
+                xfer not in known
+                and xfer not in ledger.forgiven
+                and not ledger._is_of_counted(xfer)
+            ):
                 return f"{xfer[:6]} {job} is recorded nowhere"
         return None
 
@@ -176,7 +181,9 @@ class World:
             self._brokers[place] = SimulatedBroker(self.work, self.swarm, name)
         return self._brokers[place]
 
-    def reader_of(self, program: Program) -> Callable[[], AbstractContextManager[sqlite3.Connection]]:
+    def reader_of(
+        self, program: Program
+    ) -> Callable[[], AbstractContextManager[sqlite3.Connection]]:
         """Return how a worker opens its program's database to read what is committed."""
         return lambda: copy_of(program.connection)  # type: ignore[return-value]
 

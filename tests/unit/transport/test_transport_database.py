@@ -1,6 +1,7 @@
 """The database: what commits, what is undone, and what must not be opened."""
 
 import errno
+import itertools
 import sqlite3
 
 import pytest
@@ -138,6 +139,22 @@ def test_a_savepoint_notices_that_the_whole_transaction_is_gone(connection):
     connection.execute("BEGIN")
     with pytest.raises(TransactionLostError), savepoint(connection):
         connection.execute("ROLLBACK")
+
+
+def test_the_log_of_commits_stays_within_bounds_however_much_is_written(tmp_path):
+    path = tmp_path / "state.db"
+    connection = open_database(path, "CREATE TABLE blobs (one BLOB)", 1)
+    wal = path.with_name("state.db-wal")
+    sizes = []
+    for _ in range(400):
+        with transaction(connection):
+            connection.execute("INSERT INTO blobs VALUES (?)", (bytes(250_000),))
+            connection.execute("DELETE FROM blobs WHERE rowid < (SELECT max(rowid) FROM blobs)")
+        sizes.append(wal.stat().st_size)
+    assert sum(b > a for a, b in itertools.pairwise(sizes)) > 100
+    assert max(sizes) < 40_000_000
+    assert path.stat().st_size < 10_000_000
+    connection.close()
 
 
 def test_a_transaction_without_writes_leaves_the_file_alone(tmp_path):
