@@ -15,7 +15,7 @@ import structlog
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
 from central.adapters.jobs import EXPORTED, Jobs, read_model
-from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.store import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
@@ -37,9 +37,10 @@ from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.puller import Puller
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps central from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError, StateLockedError)
 
 DATABASE = "central.db"
 MODELS = "models"
@@ -62,13 +63,17 @@ def run(settings: CentralSettings) -> int:
         DataError: A held-out set cannot be loaded.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
+        StateLockedError: Another program owns the state directory.
     """
     strategies = load_strategies(settings.strategies)
     modeler = TorchModeler(settings.models, settings.eval_data)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
-    with closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection:
+    with (
+        StateLock(settings.state_dir),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION, MIGRATIONS)) as connection,
+    ):
         with transaction(connection):
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)

@@ -52,6 +52,7 @@ from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
@@ -60,6 +61,7 @@ StartError = (
     DatabaseVersionError,
     PolicyError,
     SessionDeadError,
+    StateLockedError,
 )
 
 DATABASE = "device.db"
@@ -99,9 +101,15 @@ def run(settings: DeviceSettings) -> int:
         PolicyError: The policy file cannot be read or does not fit.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
+        StateLockedError: Another program owns the state directory.
     """
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
+    with StateLock(settings.state_dir):
+        return _run(settings, policy, data)
+
+
+def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     trainer_for = partial(

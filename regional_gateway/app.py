@@ -31,9 +31,10 @@ from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a gateway from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError, StateLockedError)
 
 DATABASE = "gateway.db"
 UPDATES = "custody"
@@ -50,10 +51,13 @@ def run(settings: GatewaySettings) -> int:
         DatabaseVersionError: It was written by another version.
         SessionDeadError: A session ended by itself.
         BrokerUrlError: A broker's URL does not fit.
+        StateLockedError: Another program owns the state directory.
     """
-    with closing(
-        open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
-    ) as connection:
+    database = settings.state_dir / DATABASE
+    with (
+        StateLock(settings.state_dir),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection,
+    ):
         return _serve(settings, connection)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
 from central.service.registry import Registry
-from schemas.tasks import CentralState, TaskStatus
+from schemas.tasks import CentralState, RoundSummary, TaskStatus
 from schemas.topics import Kind, Topic
 from transport.events import Outgoing
 
@@ -80,7 +81,7 @@ class Announcements:
             uplink_bytes=task.totals.uplink_bytes,
             downlink_bytes=task.totals.downlink_bytes,
             updates_accepted=task.totals.updates_accepted,
-            history=tuple(row.summary for row in history if row.summary),
+            history=_with_lost(progress, [row.summary for row in history if row.summary]),
             ts=now_s,
         )
 
@@ -92,6 +93,14 @@ class Announcements:
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)
+
+
+def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:
+    lost = [
+        RoundSummary(round=rounds.first, outcome="abandoned", reason=rounds.reason)
+        for rounds in progress.lost
+    ]
+    return tuple(sorted([*ended, *lost], key=lambda summary: summary.round)[-MAX_HISTORY:])
 
 
 def _retained(task: str, status: TaskStatus) -> Outgoing:

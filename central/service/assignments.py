@@ -125,7 +125,7 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=self._settled(task.task, record.state.number, region),
+            settled=self._settled_before(task.task, region),
         )
         frame = self._desk.frames.frame(
             body,
@@ -149,15 +149,18 @@ class Assignments:
         """Return what became of the last rounds of tasks that ended: no assignment follows."""
         found: list[Settlement] = []
         for task in self._desk.store.ended_tasks()[: -_MAX_SETTLED - 1 : -1]:
-            last = self._desk.store.ended_rounds(task.task, 1)
-            for record in last:
-                found += self._settled(task.task, record.state.number + 1, region)
+            found += self._settled_before(task.task, region)
         return tuple(found)
+
+    def _settled_before(self, task: str, region: str) -> tuple[Settlement, ...]:
+        """Return what became of the updates of a task's last ended round."""
+        last = self._desk.store.ended_rounds(task, 1)
+        return self._settled(task, last[0].state.number, region) if last else ()
 
     def _settled(self, task: str, number: int, region: str) -> tuple[Settlement, ...]:
         earlier = [
             row
-            for row in self._desk.store.contributions(task, number - 1)
+            for row in self._desk.store.contributions(task, number)
             if row.region == region and row.settled
         ]
         if not earlier:
@@ -165,7 +168,7 @@ class Assignments:
         return (
             Settlement(
                 task=task,
-                round=number - 1,
+                round=number,
                 counted=tuple(row.device for row in earlier if row.settled == "counted"),
                 discarded=tuple(row.device for row in earlier if row.settled == "discarded"),
                 reason=next((row.reason for row in earlier if row.reason), None),

@@ -17,6 +17,7 @@ from central.service.ports import (
     Worker,
 )
 from central.service.registry import Registry
+from central.service.restored import Restored
 from central.service.rounds import Rounds
 from central.service.uploads import Uploads
 from schemas import topics
@@ -51,10 +52,12 @@ class Orchestrator:
         self._downloads = Downloads(desk)
         self._announcements = Announcements(desk, self._registry)
         self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
+        self._restored = Restored(desk, self._rounds, self._openings)
         self._is_recovered = False
 
     def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
         """Handle one event; what it makes possible (a new round) follows at once."""
+        yield from self._restored.take_up(now_s)
         yield from self._dispatch(event, now_s)
         if self._desk.wants_schedule:
             self._desk.wants_schedule = False
@@ -64,6 +67,7 @@ class Orchestrator:
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Let time pass: deadlines, repetitions, tasks that wait for devices."""
         self._ticked_s = now_s
+        yield from self._restored.take_up(now_s)
         yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
         yield from self._openings.schedule(now_s)
         yield from self._assignments.due(now_s)
@@ -79,6 +83,7 @@ class Orchestrator:
 
     def after_commit(self) -> None:
         """Give the worker the jobs that the transaction made due."""
+        self._restored.committed()
         for job in self._desk.take_jobs():
             self._worker.submit(job)
         while self._desk.discarded:

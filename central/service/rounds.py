@@ -193,14 +193,17 @@ class Rounds:
 
     def cancel(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
         """Cancel a task; its open round is abandoned, the last committed model stays."""
-        reason = "the task was cancelled"
+        self.give_up(task, "the task was cancelled", now_s)
+        cancelled = replace(task, progress=tasks.cancel(task.progress))
+        yield from self._openings.end_if_final(cancelled, now_s)
+
+    def give_up(self, task: TaskRecord, reason: str, now_s: float) -> None:
+        """Abandon the open round of a task, if there is one; its progress is the caller's."""
         record = self._desk.open_round(task)
         if record is not None:
             state, _ = core.transition(record.state, core.TaskEnded(reason))
             self._desk.store.settle(task.task, state.number, (), reason)
             self._close(task, replace(record, state=state), None, now_s)
-        cancelled = replace(task, progress=tasks.cancel(task.progress))
-        yield from self._openings.end_if_final(cancelled, now_s)
 
     def _close(
         self, task: TaskRecord, record: RoundRecord, model: str | None, now_s: float
