@@ -40,11 +40,13 @@ class Books:
         assert found is not None
         return found
 
+    def ended(self) -> list[RoundRecord]:
+        with self._store() as store:
+            return store.ended_rounds(self._task, 1000)
+
     @property
     def committed(self) -> list[RoundRecord]:
-        with self._store() as store:
-            rounds = store.ended_rounds(self._task, 1000)
-        return [record for record in rounds if record.model_sha256 is not None]
+        return [record for record in self.ended() if record.model_sha256 is not None]
 
     @property
     def layout(self) -> Layout:
