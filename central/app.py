@@ -27,20 +27,28 @@ from central.settings import CentralSettings
 from schemas.topics import central_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     open_database,
     transaction,
 )
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
-from transport.objects import ObjectStore
+from transport.objects import ObjectDamagedError, ObjectStore, check_object
 from transport.puller import Puller
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps central from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError, StateLockedError)
+StartError = (
+    DatabaseCorruptError,
+    DatabaseUnusableError,
+    DatabaseVersionError,
+    SessionDeadError,
+    StateLockedError,
+)
 
 DATABASE = "central.db"
 MODELS = "models"
@@ -62,6 +70,7 @@ def run(settings: CentralSettings) -> int:
         PluginError: A strategy of the settings cannot be imported.
         DataError: A held-out set cannot be loaded.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
         StateLockedError: Another program owns the state directory.
     """
@@ -72,6 +81,7 @@ def run(settings: CentralSettings) -> int:
     rng = np.random.default_rng(secrets.randbits(64))
     with (
         StateLock(settings.state_dir),
+        explained(database),
         closing(open_database(database, SCHEMA, SCHEMA_VERSION, MIGRATIONS)) as connection,
     ):
         with transaction(connection):
@@ -132,7 +142,10 @@ def export(
     if record is None or record.model_sha256 is None or record.plan is None:
         message = f"task: {task!r} is not known here or has no model yet"
         raise NothingToExportError(message)
-    source = state_dir / OBJECTS / record.model_sha256
+    try:
+        source = check_object(state_dir / OBJECTS / record.model_sha256)
+    except ObjectDamagedError as error:
+        raise NothingToExportError(str(error)) from error
     if kind == "safetensors":
         shutil.copyfile(source, target)
     elif is_exported(state_dir, task, record.model_sha256):

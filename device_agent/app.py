@@ -39,7 +39,9 @@ from learning.models.architectures import names as model_names
 from schemas.topics import Address, device_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     transaction,
 )
@@ -58,6 +60,7 @@ from transport.state_lock import StateLock, StateLockedError
 StartError = (
     DataError,
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     PolicyError,
     SessionDeadError,
@@ -100,12 +103,13 @@ def run(settings: DeviceSettings) -> int:
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
         StateLockedError: Another program owns the state directory.
     """
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
-    with StateLock(settings.state_dir):
+    with StateLock(settings.state_dir), explained(settings.state_dir / DATABASE):
         return _run(settings, policy, data)
 
 

@@ -19,8 +19,10 @@ from regional_gateway.settings import GatewaySettings
 from schemas.topics import downlink_filters, uplink_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     adopt_boot,
+    explained,
     next_boot,
     open_database,
     transaction,
@@ -34,7 +36,13 @@ from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a gateway from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError, StateLockedError)
+StartError = (
+    DatabaseCorruptError,
+    DatabaseUnusableError,
+    DatabaseVersionError,
+    SessionDeadError,
+    StateLockedError,
+)
 
 DATABASE = "gateway.db"
 UPDATES = "custody"
@@ -48,6 +56,7 @@ def run(settings: GatewaySettings) -> int:
 
     Raises:
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         DatabaseVersionError: It was written by another version.
         SessionDeadError: A session ended by itself.
         BrokerUrlError: A broker's URL does not fit.
@@ -56,6 +65,7 @@ def run(settings: GatewaySettings) -> int:
     database = settings.state_dir / DATABASE
     with (
         StateLock(settings.state_dir),
+        explained(database),
         closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection,
     ):
         return _serve(settings, connection)

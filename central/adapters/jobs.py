@@ -38,6 +38,7 @@ from central.service.ports import (
     PrepareModel,
     RoundAggregated,
 )
+from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
 from transport.objects import ObjectStore
 from updates.codecs import create
 from updates.layout import Layout
@@ -102,7 +103,7 @@ class Jobs:
         strategy = registry.create(
             task.submission.strategy, task.submission.strategy_params, self._strategies
         )
-        layout, model = read_model(self._objects.path(job.round.base_model_sha256))
+        layout, model = read_model(self._objects.check(job.round.base_model_sha256))
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as database:
             items = self._contributions(database, job, layout)
             contributions = Contributions(model, items)
@@ -110,6 +111,9 @@ class Jobs:
             try:
                 state, new = run(strategy, state, contributions)
             except StrategyError as error:
+                cause = error.__cause__
+                if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
+                    raise cause from error
                 return JobFailed(job, str(error))
         del contributions, model
         sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
@@ -133,19 +137,25 @@ class Jobs:
         def loader(device: str) -> Callable[[], bytes]:
             sha256, inline, _ = rows[device]
             if not inline:
-                return lambda: self._objects.read(sha256)
-            return lambda: _payload(database, task.task, number, device)
+                return lambda: self._objects.check(sha256).read_bytes()
+            return lambda: self._checked(_payload(database, task.task, number, device), sha256)
 
         return tuple(
             Contribution(device, rows[device][2], layout, codec, loader(device))
             for device in job.round.contributors or ()
         )
 
+    def _checked(self, payload: bytes, sha256: str) -> bytes:
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            detail = f"the stored update {sha256} is not the one that was accepted"
+            raise DatabaseCorruptError(self._database, detail)
+        return payload
+
     def _evaluate(self, job: EvaluateModel) -> JobEvent:
         task = job.task
         if task.plan is None or task.model_sha256 is None:
             return ModelEvaluated(task.task, job.round)
-        layout, vector = read_model(self._objects.path(task.model_sha256))
+        layout, vector = read_model(self._objects.check(task.model_sha256))
         metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
         return ModelEvaluated(task.task, job.round, metrics)
 
@@ -155,7 +165,7 @@ class Jobs:
             return
         directory = self._models_dir / task.task
         directory.mkdir(parents=True, exist_ok=True)
-        source = self._objects.path(task.model_sha256)
+        source = self._objects.check(task.model_sha256)
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
@@ -182,10 +192,14 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
     digest.update(values)
     sha256 = digest.hexdigest()
     path = objects.part_path(key, sha256)
-    with path.open("wb") as file:
-        file.write(header)
-        file.write(values)
-    objects.adopt(path, sha256, durable=True)
+    try:
+        with path.open("wb") as file:
+            file.write(header)
+            file.write(values)
+        objects.adopt(path, sha256, durable=True)
+    except OSError:
+        path.unlink(missing_ok=True)  # what is half a model must not fill the disk
+        raise
     return sha256, len(header) + len(values)
 
 

@@ -6,10 +6,21 @@ from collections.abc import Callable
 
 import structlog
 
-from central.service.ports import ExportModel, Job, JobEvent, JobFailed
+from central.service.ports import (
+    ExportModel,
+    Job,
+    JobDelayed,
+    JobEvent,
+    JobFailed,
+    PrepareModel,
+    StateDamaged,
+)
+from transport.database import is_damage, is_storage_failure
 
 _log = structlog.get_logger()
 _JOIN_S = 5.0
+_FIRST_PAUSE_S = 0.1
+_MAX_PAUSE_S = 2.0
 
 
 class ThreadWorker:
@@ -21,6 +32,7 @@ class ThreadWorker:
         self._events = events
         self._work = work
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="central-worker", daemon=True)
 
     def start(self) -> None:
@@ -33,18 +45,45 @@ class ThreadWorker:
 
     def stop(self) -> None:
         """End after the job in progress; one that takes longer dies with the process."""
+        self._stopped.set()
         self._jobs.put(None)
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                event = self._work(job)
+                event = self._persist(job)
             except Exception as error:  # noqa: BLE001 - a job's fault must not end the thread
                 _log.exception("job_failed", job=type(job).__name__)
                 event = JobFailed(job, f"{type(error).__name__}: {error}"[:500])
+                if is_damage(error):
+                    event = StateDamaged(error)
             if event is not None:
                 self._events.put(event)
+
+    def _persist(self, job: Job) -> JobEvent | None:
+        """Do a job; a full disk delays it and ends nothing."""
+        pauses = 0
+        while not self._stopped.is_set():
+            try:
+                event = self._work(job)
+            except Exception as error:  # noqa: PERF203 - each try may fail
+                if not is_storage_failure(error):
+                    raise
+                if not pauses:
+                    self._tell_delay(job, error)
+                self._stopped.wait(min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(pauses, 10)))
+                pauses += 1
+            else:
+                if pauses:
+                    _log.info("storage_recovered", job=type(job).__name__, after_pauses=pauses)
+                return event
+        return None
+
+    def _tell_delay(self, job: Job, error: Exception) -> None:
+        _log.error("storage_unavailable", job=type(job).__name__, error=str(error))
+        task = job.task if isinstance(job, PrepareModel) else job.task.task
+        self._events.put(JobDelayed(task, f"central waits for space on its disk: {error}"[:500]))
 
 
 class Workers:

@@ -63,7 +63,9 @@ class Announcements:
         return TaskStatus(
             task=task.task,
             state=progress.state,
-            reason=(record.state.reason if record else None) or progress.reason,
+            reason=self._desk.delayed.get(task.task)
+            or (record.state.reason if record else None)
+            or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
             phase=None if progress.is_final else record.state.phase.value if record else None,

@@ -20,7 +20,7 @@ from schemas.messages import (
 )
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
-from transport.objects import describe
+from transport.objects import ObjectDamagedError, ObjectSizeError, describe
 from transport.retry import Backoff
 
 RoundKey = tuple[str, int]
@@ -50,6 +50,14 @@ class Assignments:
         for region in self._regions(record):
             self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
             yield from self._send(task, record, region, now_s)
+
+    def model_fault(self, sha256: str) -> str | None:
+        """Return what is wrong with a model's file; None: it is what its name says."""
+        try:
+            self._manifest(sha256)
+        except ObjectDamagedError as error:
+            return str(error)
+        return None
 
     def answered(self, task: str, number: int, device: str) -> None:
         """Note that a client knows of its job."""
@@ -137,13 +145,21 @@ class Assignments:
         return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
 
     def _manifest(self, sha256: str) -> tuple[ObjectManifest, bytes]:
-        found = self._manifests.pop(sha256, None) or describe(
-            self._desk.objects.path(sha256), inline=True
-        )
+        found = self._manifests.pop(sha256, None) or self._describe(sha256)
         self._manifests[sha256] = found
         while len(self._manifests) > _KEPT_MANIFESTS:
             del self._manifests[next(iter(self._manifests))]
         return found
+
+    def _describe(self, sha256: str) -> tuple[ObjectManifest, bytes]:
+        path = self._desk.objects.path(sha256)
+        try:
+            manifest, tail = describe(path, inline=True)
+        except (FileNotFoundError, ObjectSizeError) as error:
+            raise ObjectDamagedError(path) from error
+        if manifest.sha256 != sha256:
+            raise ObjectDamagedError(path)
+        return manifest, tail
 
     def _settled_last(self, region: str) -> tuple[Settlement, ...]:
         """Return what became of the last rounds of tasks that ended: no assignment follows."""

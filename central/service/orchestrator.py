@@ -10,10 +10,12 @@ from central.service.downloads import Downloads
 from central.service.intake import Intake
 from central.service.openings import Openings
 from central.service.ports import (
+    JobDelayed,
     JobFailed,
     ModelEvaluated,
     ModelPrepared,
     RoundAggregated,
+    StateDamaged,
     Worker,
 )
 from central.service.registry import Registry
@@ -102,6 +104,21 @@ class Orchestrator:
                 yield from self._on_message(event, now_s)
             case Connected():
                 yield from self._on_connected(now_s)
+            case ModelPrepared() | RoundAggregated() | ModelEvaluated() | JobFailed():
+                yield from self._on_job(event, now_s)
+            case JobDelayed(task, reason):
+                self._desk.delayed[task] = reason
+                self._desk.touch(task)
+            case StateDamaged(error):
+                raise error
+            case _:
+                return
+
+    def _on_job(
+        self, event: ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed, now_s: float
+    ) -> Iterator[Outgoing]:
+        self._desk.delayed.clear()  # a job has ended, so the disk is not full
+        match event:
             case ModelPrepared():
                 self._rounds.on_prepared(event, now_s)
             case RoundAggregated():
@@ -110,15 +127,13 @@ class Orchestrator:
                 yield from self._rounds.on_evaluated(event, now_s)
             case JobFailed():
                 yield from self._rounds.on_failure(event, now_s)
-            case _:
-                return
 
     def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
         yield from self._announcements.birth(now_s)
         self._assignments.wake(None, now_s)
         if not self._is_recovered:
             self._is_recovered = True
-            self._rounds.recover()
+            yield from self._rounds.recover(now_s)
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.wake(now_s)
 

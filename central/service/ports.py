@@ -215,7 +215,22 @@ class JobFailed:
     reason: str
 
 
-JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed
+@dataclass(frozen=True, slots=True)
+class JobDelayed:
+    """A job waits for space on the disk; it is tried again by itself."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateDamaged:
+    """A job found central's database damaged; the program must end."""
+
+    error: Exception
+
+
+JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed | StateDamaged
 
 
 class Worker(Protocol):

@@ -168,10 +168,17 @@ class Rounds:
             case ExportModel():
                 return
 
-    def recover(self) -> None:
-        """Take up the heavy work that was due when central stopped."""
+    def recover(self, now_s: float) -> Iterator[Outgoing]:
+        """Take up the heavy work that was due when central stopped; damage is found here."""
         for task in self._desk.store.live_tasks():
-            self._recover(task)
+            digest = task.model_sha256
+            fault = None if digest is None else self._assignments.model_fault(digest)
+            if fault is None:
+                self._recover(task)
+                continue
+            self.give_up(task, f"model: {fault}", now_s)
+            failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+            yield from self._openings.end_if_final(failed, now_s)
 
     def _recover(self, task: TaskRecord) -> None:
         if task.progress.step == "preparing":

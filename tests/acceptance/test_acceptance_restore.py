@@ -87,7 +87,8 @@ def check_promise(books, tap):
     declared += [
         (record.state.number,) * 2
         for record in books.ended()
-        if record.summary.outcome == "abandoned" and "restored from a backup" in record.state.reason
+        if record.summary.outcome == "abandoned"
+        and "restored from a backup" in record.state.reason
     ]
     kept, lost = 0, 0
     for receipt, number in promises(tap, task.task):
