@@ -32,7 +32,7 @@ _STORAGE_WORDS = (
     "unable to open database file",
     "readonly database",
 )
-_STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DatabaseCorruptError(Exception):
