@@ -7,11 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from schemas.envelope import decode_frame
-from schemas.messages import Receipt, UpdateManifest
-from schemas.topics import Kind, parse
 from tests.support.fleet import Shape, running_fleet
-from tests.support.fleet_books import Books, device_jobs
+from tests.support.fleet_books import PROMISES, Books, device_jobs, promised
 from tests.support.fleet_programs import run_verb
 from tests.support.fleet_watch import Tap
 
@@ -33,8 +30,7 @@ def fleet(whole_fleet):
 
 @pytest.fixture
 def tap(fleet):
-    filters = ("fl/v1/+/+/dn/rcpt/+", "fl/v1/+/+/up/m/+")
-    opened = Tap(fleet.broker.port, *filters, keep_bytes=1024 * 1024)
+    opened = Tap(fleet.broker.port, *PROMISES, keep_bytes=1024 * 1024)
     yield opened
     opened.close()
 
@@ -61,24 +57,6 @@ def submit(fleet, name, **fields):
     )
 
 
-def promises(tap, task):
-    """Return the accepted receipts on the wire, to gateways and devices, with their rounds."""
-    tap.drain()
-    rounds, accepted = {}, []
-    for seen in tap.seen:
-        if not seen.topic.startswith("fl/v1/"):
-            continue
-        topic = parse(seen.topic)
-        frame = decode_frame(seen.payload)
-        if topic.kind is Kind.MANIFEST:
-            body = frame.body(UpdateManifest)
-            if body.task == task:
-                rounds[body.xfer] = body.round
-        elif frame.body(Receipt).status == "accepted":
-            accepted.append(frame.body(Receipt))
-    return [(receipt, rounds[receipt.xfer]) for receipt in accepted if receipt.xfer in rounds]
-
-
 def check_promise(books, tap):
     """Every receipt is in the tables, or of a round that the restore declares lost."""
     books.check()
@@ -91,7 +69,7 @@ def check_promise(books, tap):
         and "restored from a backup" in record.state.reason
     ]
     kept, lost = 0, 0
-    for receipt, number in promises(tap, task.task):
+    for receipt, number in promised(tap, task.task):
         if books.knows(receipt):
             kept += 1
         else:

@@ -16,7 +16,7 @@ from central.core.strategies.base import Contribution, Contributions
 from central.core.strategies.fedavg import FedAvg
 from central.service.records import ContributionRecord, RoundRecord, TaskRecord
 from schemas.envelope import decode_frame
-from schemas.messages import Receipt
+from schemas.messages import Receipt, UpdateManifest
 from schemas.topics import Kind, TopicError, parse
 from tests.support.fleet_watch import Tap
 from transport.objects import ObjectStore
@@ -156,3 +156,25 @@ def receipts(tap: Tap) -> list[Receipt]:
         if topic.kind is Kind.RECEIPT and topic.address and not topic.address.is_gateway:
             found.append(decode_frame(seen.payload or b"").body(Receipt))
     return found
+
+
+#: What a tap must listen to, and keep whole, for ``promised``.
+PROMISES = ("fl/v1/+/+/dn/rcpt/+", "fl/v1/+/+/up/m/+")
+
+
+def promised(tap: Tap, task: str) -> list[tuple[Receipt, int]]:
+    """Return the accepted receipts of a task, to gateways and to devices, with their rounds."""
+    tap.drain()
+    rounds: dict[str, int] = {}
+    accepted = []
+    for seen in tap.seen:
+        if not seen.topic.startswith("fl/v1/"):
+            continue
+        frame = decode_frame(seen.payload or b"")
+        if parse(seen.topic).kind is Kind.MANIFEST:
+            body = frame.body(UpdateManifest)
+            if body.task == task:
+                rounds[body.xfer] = body.round
+        elif frame.body(Receipt).status == "accepted":
+            accepted.append(frame.body(Receipt))
+    return [(receipt, rounds[receipt.xfer]) for receipt in accepted if receipt.xfer in rounds]

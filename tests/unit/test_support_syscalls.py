@@ -49,7 +49,7 @@ def test_a_receipt_before_the_sync_of_what_it_promises_is_found(lines):
 
 
 def test_only_the_receipts_that_were_asked_for_are_looked_at():
-    calls = parse_trace("\n".join([RECV, WRITE, SYNC, SEND]))
+    calls = parse_trace(f"{RECV}\n{WRITE}\n{SYNC}\n{SEND}")
     assert receipts(calls, b"gw/eu/up/m/", b"gw/eu/dn/rcpt/", b"late") == []
     assert len(receipts(calls, b"gw/eu/up/m/", b"gw/eu/dn/rcpt/", b"held")) == 1
 
