@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import psutil
@@ -29,20 +30,24 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Leave not one byte."""
-        with (self._path / _FILLER).open("ab") as file:
+        with (self._path / _FILLER).open("ab", buffering=0) as file:
             block = b"\0" * MIB
             while block:
-                try:
-                    file.write(block)
-                    file.flush()
-                except OSError as error:
-                    assert error.errno == errno.ENOSPC
-                    block = block[: len(block) // 2]
+                block = block if _is_written(file, block) else block[: len(block) // 2]
         assert self.free_bytes == 0
 
     def free(self) -> None:
         """Give all of it back."""
         (self._path / _FILLER).unlink()
+
+
+def _is_written(file: FileIO, block: bytes) -> bool:
+    try:
+        return file.write(block) == len(block)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
 
 
 @contextmanager
