@@ -109,11 +109,8 @@ class Jobs:
             contributions = Contributions(model, items)
             state = _load_state(job.state) if job.state else strategy.init(model)
             try:
-                state, new = run(strategy, state, contributions)
+                state, new = _run(strategy, state, contributions)
             except StrategyError as error:
-                cause = error.__cause__
-                if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
-                    raise cause from error
                 return JobFailed(job, str(error))
         del contributions, model
         sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
@@ -201,6 +198,18 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
         path.unlink(missing_ok=True)  # what is half a model must not fill the disk
         raise
     return sha256, len(header) + len(values)
+
+
+def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
+    """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
+    try:
+        return run(strategy, state, contributions)
+    except StrategyError as error:
+        failure = error
+    cause = failure.__cause__
+    if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
+        raise cause  # outside of the handler: two errors must not name each other as their cause
+    raise failure
 
 
 def _payload(database: sqlite3.Connection, task: str, number: int, device: str) -> bytes:
