@@ -99,21 +99,35 @@ def test_a_program_refuses_a_damaged_page_and_says_how_to_restore(fleet, name, t
     fleet.restart(name)
 
 
+def remember_many_refusals(path):
+    """Make the database larger than what central keeps of it in memory."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) "
+            "INSERT INTO refusals SELECT lower(hex(randomblob(16))), 'old', i, 'd', 'late', "
+            "'E_LATE', hex(randomblob(60)), 0 FROM n"
+        )
+        database.commit()
+
+
 def test_damage_that_is_found_while_central_runs_ends_it(fleet):
     name = "central"
     path = database_of(fleet, name)
     fleet.kill(name)
     checkpoint(path)
     whole = path.read_bytes()
+    remember_many_refusals(path)
+    checkpoint(path)
     program = fleet.program(name)
     fleet.restart(name)
     logged = len(program.log)
+    size = path.stat().st_size
     with path.open("r+b") as file:  # behind its back, all but what the first page says
         file.seek(PAGE_BYTES)
-        file.write(b"\xff" * (len(whole) - PAGE_BYTES))
+        file.write(b"\xff" * (size - PAGE_BYTES))
     try:
-        fleet.publish("fl/v1/ctl/task/submit", b'{"task": "x", "model": "mlp"}')
-        code = program.wait(60.0)
+        fleet.submit({**TASK, "task": "met", "rounds": 3})
+        code = program.wait(90.0)
     finally:
         program.kill()
         for file in path.parent.glob(f"{path.name}*"):
