@@ -16,7 +16,7 @@ import structlog
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
 from central.adapters.jobs import EXPORTED, Jobs, read_model, reader_of
-from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.store import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
@@ -28,7 +28,9 @@ from central.settings import CentralSettings
 from schemas.topics import central_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     open_database,
     transaction,
@@ -37,7 +39,7 @@ from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
-from transport.objects import ObjectStore
+from transport.objects import ObjectDamagedError, ObjectStore, check_object
 from transport.parking import Parking
 from transport.puller import Puller
 from transport.session import PahoSession
@@ -46,6 +48,7 @@ from transport.state_lock import StateLock, StateLockedError
 #: What keeps central from running, told to a person in one line.
 StartError = (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     FencedError,
     SessionDeadError,
@@ -75,6 +78,7 @@ def run(settings: CentralSettings) -> int:
         StateLockedError: Another process runs on this state directory.
         FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("central", os.environ)
@@ -88,7 +92,10 @@ def _serve(settings: CentralSettings) -> int:
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
-    with closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection:
+    with (
+        explained(database),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION, MIGRATIONS)) as connection,
+    ):
         fence = Fence.claim(connection)
         with transaction(connection):
             boot = next_boot(connection, clock())
@@ -159,7 +166,10 @@ def export(
     if record is None or record.model_sha256 is None or record.plan is None:
         message = f"task: {task!r} is not known here or has no model yet"
         raise NothingToExportError(message)
-    source = state_dir / OBJECTS / record.model_sha256
+    try:
+        source = check_object(state_dir / OBJECTS / record.model_sha256)
+    except ObjectDamagedError as error:
+        raise NothingToExportError(str(error)) from error
     if kind == "safetensors":
         shutil.copyfile(source, target)
     elif is_exported(state_dir, task, record.model_sha256):

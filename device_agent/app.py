@@ -40,7 +40,9 @@ from learning.models.architectures import names as model_names
 from schemas.topics import Address, device_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     transaction,
 )
@@ -62,6 +64,7 @@ from transport.state_lock import StateLock, StateLockedError
 StartError = (
     DataError,
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     FencedError,
     PolicyError,
@@ -108,16 +111,17 @@ def run(settings: DeviceSettings) -> int:
         StateLockedError: Another process runs on this state directory.
         FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("device", os.environ)
-    with StateLock(settings.state_dir):
-        return _run(settings)
-
-
-def _run(settings: DeviceSettings) -> int:
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
+    with StateLock(settings.state_dir), explained(settings.state_dir / DATABASE):
+        return _run(settings, policy, data)
+
+
+def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     trainer_for = partial(

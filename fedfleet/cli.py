@@ -28,6 +28,7 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "backup": Entry("fedfleet.commands.backup:backup", "Copy the state of central or a gateway."),
     "broker": Entry("fedfleet.commands.broker:broker", "Run the embedded MQTT broker."),
     "cancel": Entry("fedfleet.commands.control:cancel", "End a task without a result."),
     "central": Entry("central.cli:central", "Run central."),
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
     "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
+    "restore": Entry("fedfleet.commands.restore:restore", "Put a backup back."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),
     "submit": Entry("fedfleet.commands.submit:submit", "Hand a task to central."),

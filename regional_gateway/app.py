@@ -20,8 +20,10 @@ from regional_gateway.settings import GatewaySettings
 from schemas.topics import downlink_filters, uplink_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     adopt_boot,
+    explained,
     next_boot,
     open_database,
     transaction,
@@ -40,6 +42,7 @@ from transport.state_lock import StateLock, StateLockedError
 #: What keeps a gateway from running, told to a person in one line.
 StartError = (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     FencedError,
     SessionDeadError,
@@ -61,16 +64,17 @@ def run(settings: GatewaySettings) -> int:
         StateLockedError: Another process runs on this state directory.
         FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         DatabaseVersionError: It was written by another version.
         SessionDeadError: A session ended by itself.
         BrokerUrlError: A broker's URL does not fit.
     """
     arm_program("gateway", os.environ)
+    database = settings.state_dir / DATABASE
     with (
         StateLock(settings.state_dir),
-        closing(
-            open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
-        ) as connection,
+        explained(database),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection,
     ):
         return _serve(settings, connection)
 

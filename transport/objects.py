@@ -23,6 +23,21 @@ class ObjectSizeError(ValueError):
     """An object is empty, too large, or has too many chunks."""
 
 
+class ObjectDamagedError(Exception):
+    """A stored object is missing, or its bytes are not those that its name says.
+
+    Attributes:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"object {path} is damaged or missing; put it back from a backup: it is the file of "
+            "that name there, or the whole state with fedfleet restore"
+        )
+        self.path = path
+
+
 def describe(
     source: bytes | Path, chunk_bytes: int = DEFAULT_CHUNK_BYTES, *, inline: bool = False
 ) -> tuple[ObjectManifest, bytes]:
@@ -57,6 +72,17 @@ def describe(
     if fault := manifest.fault():
         raise ObjectSizeError(fault)
     return manifest, b"".join(digests)
+
+
+def check_object(path: Path) -> Path:
+    """Hash an object's file, whose name says its SHA-256, and return its path.
+
+    Raises:
+        ObjectDamagedError: It is not there, or not whole.
+    """
+    if not path.is_file() or not _is_whole(path):
+        raise ObjectDamagedError(path)
+    return path
 
 
 def read_block(path: Path, k: int, chunk_bytes: int) -> bytes:
@@ -119,17 +145,21 @@ class ObjectStore:
         Returns:
             Whether the object is there and whole.
         """
-        path = self.path(sha256)
-        if not path.is_file():
+        if not self.has(sha256):
             return False
-        digest = hashlib.sha256()
-        for block in _chunks_of(path, MIB):
-            digest.update(block)
-        if digest.hexdigest() != sha256:
+        if not _is_whole(self.path(sha256)):
             self.remove(sha256)
             return False
         self._intact.add(sha256)
         return True
+
+    def check(self, sha256: str) -> Path:
+        """Hash the object again and return its path; what is damaged stays for a person to see.
+
+        Raises:
+            ObjectDamagedError: It is not there, or not whole.
+        """
+        return check_object(self.path(sha256))
 
     def put(self, data: bytes, *, durable: bool) -> str:
         """Store an object and return its SHA-256.
@@ -238,6 +268,13 @@ def _chunks_of(source: bytes | Path, chunk_bytes: int) -> Iterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(chunk_bytes):
             yield chunk
+
+
+def _is_whole(path: Path) -> bool:
+    digest = hashlib.sha256()
+    for block in _chunks_of(path, MIB):
+        digest.update(block)
+    return digest.hexdigest() == path.name
 
 
 def _fsync(path: Path) -> None:

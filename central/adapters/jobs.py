@@ -39,6 +39,7 @@ from central.service.ports import (
     PrepareModel,
     RoundAggregated,
 )
+from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates.codecs import create
@@ -109,13 +110,13 @@ class Jobs:
             task.submission.strategy, task.submission.strategy_params, self._strategies
         )
         failpoint("central.aggregation.begun")
-        layout, model = read_model(self._objects.path(job.round.base_model_sha256))
+        layout, model = read_model(self._objects.check(job.round.base_model_sha256))
         with closing(self._open_database()) as database:
             items = self._contributions(database, job, layout)
             contributions = Contributions(model, items)
             state = _load_state(job.state) if job.state else strategy.init(model)
             try:
-                state, new = run(strategy, state, contributions)
+                state, new = _run(strategy, state, contributions)
             except StrategyError as error:
                 return JobFailed(job, str(error))
         del contributions, model
@@ -142,8 +143,10 @@ class Jobs:
         def loader(device: str) -> Callable[[], bytes]:
             sha256, inline, _ = rows[device]
             if not inline:
-                return lambda: self._objects.read(sha256)
-            return lambda: _payload(database, task.task, number, device)
+                return lambda: self._objects.check(sha256).read_bytes()
+            return lambda: _checked(
+                database, _payload(database, task.task, number, device), sha256
+            )
 
         return tuple(
             Contribution(device, rows[device][2], layout, codec, loader(device))
@@ -154,7 +157,7 @@ class Jobs:
         task = job.task
         if task.plan is None or task.model_sha256 is None:
             return ModelEvaluated(task.task, job.round)
-        layout, vector = read_model(self._objects.path(task.model_sha256))
+        layout, vector = read_model(self._objects.check(task.model_sha256))
         metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
         failpoint("central.evaluation.measured")
         return ModelEvaluated(task.task, job.round, metrics)
@@ -165,7 +168,7 @@ class Jobs:
             return
         directory = self._models_dir / task.task
         directory.mkdir(parents=True, exist_ok=True)
-        source = self._objects.path(task.model_sha256)
+        source = self._objects.check(task.model_sha256)
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
@@ -200,12 +203,36 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
     digest.update(values)
     sha256 = digest.hexdigest()
     path = objects.part_path(key, sha256)
-    with path.open("wb") as file:
-        file.write(header)
-        file.write(values)
-    failpoint("central.model.written")
-    objects.adopt(path, sha256, durable=True)
+    try:
+        with path.open("wb") as file:
+            file.write(header)
+            file.write(values)
+        failpoint("central.model.written")
+        objects.adopt(path, sha256, durable=True)
+    except OSError:
+        path.unlink(missing_ok=True)  # what is half a model must not fill the disk
+        raise
     return sha256, len(header) + len(values)
+
+
+def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
+    """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
+    try:
+        return run(strategy, state, contributions)
+    except StrategyError as error:
+        failure = error
+    cause = failure.__cause__
+    if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
+        raise cause  # outside of the handler: two errors must not name each other as their cause
+    raise failure
+
+
+def _checked(database: sqlite3.Connection, payload: bytes, sha256: str) -> bytes:
+    if hashlib.sha256(payload).hexdigest() != sha256:
+        (_, _, file) = database.execute("PRAGMA database_list").fetchone()
+        detail = f"the stored update {sha256} is not the one that was accepted"
+        raise DatabaseCorruptError(Path(file), detail)
+    return payload
 
 
 def _payload(database: sqlite3.Connection, task: str, number: int, device: str) -> bytes:

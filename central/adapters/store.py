@@ -16,15 +16,21 @@ from central.service.records import (
     GatewayRecord,
     Refusal,
     ResolvedPlan,
+    RestoreRecord,
     RoundRecord,
     TaskRecord,
     Totals,
 )
-from schemas.messages import GatewayState
+from schemas.messages import DeviceState, GatewayState
 from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What leads to a version from the one before it.
+MIGRATIONS = {
+    2: "CREATE TABLE restores (at_s REAL NOT NULL, backup_s REAL NOT NULL, "
+    "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT"
+}
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
@@ -271,6 +277,23 @@ class SqliteStore:
             (sha256, sha256),
         ).fetchone()
         return bool(found[0])
+
+    def open_restore(self) -> RestoreRecord | None:
+        """Return the newest restore that central has not dealt with, if there is one."""
+        row = self._db.execute(
+            "SELECT at_s, backup_s, epoch FROM restores WHERE handled = 0 "
+            "ORDER BY epoch DESC LIMIT 1"
+        ).fetchone()
+        return RestoreRecord(*row) if row else None
+
+    def close_restores(self) -> None:
+        """Note that central has dealt with every restore."""
+        self._db.execute("UPDATE restores SET handled = 1 WHERE handled = 0")
+
+    def epoch(self) -> int:
+        """Return the number of the newest restore; 0: this database was never restored."""
+        (epoch,) = self._db.execute("SELECT max(epoch) FROM restores").fetchone()
+        return int(epoch or 0)
 
     def purge(self, before_s: float) -> list[str]:
         """Delete tasks that ended before a time; return the objects that they named.

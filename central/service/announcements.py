@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
 from central.service.registry import Registry
-from schemas.tasks import CentralState, ParkedNote, TaskStatus
+from schemas.tasks import CentralState, ParkedNote, RoundSummary, TaskStatus
 from schemas.topics import Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
@@ -83,7 +84,9 @@ class Announcements:
         return TaskStatus(
             task=task.task,
             state=progress.state,
-            reason=(record.state.reason if record else None) or progress.reason,
+            reason=self._desk.delayed.get(task.task)
+            or (record.state.reason if record else None)
+            or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
             phase=None if progress.is_final else record.state.phase.value if record else None,
@@ -101,7 +104,7 @@ class Announcements:
             uplink_bytes=task.totals.uplink_bytes,
             downlink_bytes=task.totals.downlink_bytes,
             updates_accepted=task.totals.updates_accepted,
-            history=tuple(row.summary for row in history if row.summary),
+            history=_with_lost(progress, [row.summary for row in history if row.summary]),
             ts=now_s,
         )
 
@@ -117,6 +120,14 @@ class Announcements:
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)
+
+
+def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:
+    lost = [
+        RoundSummary(round=rounds.first, outcome="abandoned", reason=rounds.reason)
+        for rounds in progress.lost
+    ]
+    return tuple(sorted([*ended, *lost], key=lambda summary: summary.round)[-MAX_HISTORY:])
 
 
 def _retained(task: str, status: TaskStatus) -> Outgoing:

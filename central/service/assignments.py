@@ -21,7 +21,7 @@ from schemas.messages import (
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
-from transport.objects import describe
+from transport.objects import ObjectDamagedError, ObjectSizeError, describe
 from transport.retry import Backoff
 
 RoundKey = tuple[str, int]
@@ -51,6 +51,14 @@ class Assignments:
         for region in self._regions(record):
             self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
             yield from self._send(task, record, region, now_s)
+
+    def model_fault(self, sha256: str) -> str | None:
+        """Return what is wrong with a model's file; None: it is what its name says."""
+        try:
+            self._manifest(sha256)
+        except ObjectDamagedError as error:
+            return str(error)
+        return None
 
     def answered(self, task: str, number: int, device: str) -> None:
         """Note that a client knows of its job."""
@@ -135,7 +143,7 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=self._settled(task.task, record.state.number, region),
+            settled=self._settled_before(task.task, region),
         )
         frame = self._desk.frames.frame(
             body,
@@ -147,27 +155,38 @@ class Assignments:
         return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
 
     def _manifest(self, sha256: str) -> tuple[ObjectManifest, bytes]:
-        found = self._manifests.pop(sha256, None) or describe(
-            self._desk.objects.path(sha256), inline=True
-        )
+        found = self._manifests.pop(sha256, None) or self._describe(sha256)
         self._manifests[sha256] = found
         while len(self._manifests) > _KEPT_MANIFESTS:
             del self._manifests[next(iter(self._manifests))]
         return found
 
+    def _describe(self, sha256: str) -> tuple[ObjectManifest, bytes]:
+        path = self._desk.objects.path(sha256)
+        try:
+            manifest, tail = describe(path, inline=True)
+        except (FileNotFoundError, ObjectSizeError) as error:
+            raise ObjectDamagedError(path) from error
+        if manifest.sha256 != sha256:
+            raise ObjectDamagedError(path)
+        return manifest, tail
+
     def _settled_last(self, region: str) -> tuple[Settlement, ...]:
         """Return what became of the last rounds of tasks that ended: no assignment follows."""
         found: list[Settlement] = []
         for task in self._desk.store.ended_tasks()[: -_MAX_SETTLED - 1 : -1]:
-            last = self._desk.store.ended_rounds(task.task, 1)
-            for record in last:
-                found += self._settled(task.task, record.state.number + 1, region)
+            found += self._settled_before(task.task, region)
         return tuple(found)
+
+    def _settled_before(self, task: str, region: str) -> tuple[Settlement, ...]:
+        """Return what became of the updates of a task's last ended round."""
+        last = self._desk.store.ended_rounds(task, 1)
+        return self._settled(task, last[0].state.number, region) if last else ()
 
     def _settled(self, task: str, number: int, region: str) -> tuple[Settlement, ...]:
         earlier = [
             row
-            for row in self._desk.store.contributions(task, number - 1)
+            for row in self._desk.store.contributions(task, number)
             if row.region == region and row.settled
         ]
         if not earlier:
@@ -175,7 +194,7 @@ class Assignments:
         return (
             Settlement(
                 task=task,
-                round=number - 1,
+                round=number,
                 counted=tuple(row.device for row in earlier if row.settled == "counted"),
                 discarded=tuple(row.device for row in earlier if row.settled == "discarded"),
                 reason=next((row.reason for row in earlier if row.reason), None),

@@ -50,6 +50,8 @@ class Desk:
     changed: dict[str, bool] = field(default_factory=dict)
     #: Objects that no row may need any more; looked at and removed after the commit.
     discarded: list[str] = field(default_factory=list)
+    #: Tasks whose job waits for the disk, and why; not worth a place on that disk.
+    delayed: dict[str, str] = field(default_factory=dict)
     #: Whether a round might now be opened.
     wants_schedule: bool = False
     #: Asked for the messages that could not be handled.

@@ -87,6 +87,7 @@ class Intake:
     def _add(self, name: str, submission: TaskSubmission, min_clients: int, now_s: float) -> None:
         progress = TaskProgress(
             rounds=submission.rounds,
+            round=tasks.first_round(self._desk.store.epoch()),
             selection_timeout_s=submission.selection_timeout_s,
             target=submission.target,
             waiting_since_s=now_s,

@@ -11,13 +11,16 @@ from central.service.giving_up import GivingUp
 from central.service.intake import Intake
 from central.service.openings import Openings
 from central.service.ports import (
+    JobDelayed,
     JobFailed,
     ModelEvaluated,
     ModelPrepared,
     RoundAggregated,
+    StateDamaged,
     Worker,
 )
 from central.service.registry import Registry
+from central.service.restored import Restored
 from central.service.rounds import Rounds
 from central.service.uploads import Uploads
 from schemas import topics
@@ -68,10 +71,12 @@ class Orchestrator:
         self._announcements = Announcements(desk, self._registry)
         self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
         self._givings_up = GivingUp(desk, self._rounds, self._openings, self._intake)
+        self._restored = Restored(desk, self._rounds, self._openings)
         self._is_recovered = False
 
     def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
         """Handle one event; what it makes possible (a new round) follows at once."""
+        yield from self._restored.take_up(now_s)
         yield from self._dispatch(event, now_s)
         if self._desk.wants_schedule:
             self._desk.wants_schedule = False
@@ -81,6 +86,7 @@ class Orchestrator:
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Let time pass: deadlines, repetitions, tasks that wait for devices."""
         self._ticked_s = now_s
+        yield from self._restored.take_up(now_s)
         yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
         yield from self._openings.schedule(now_s)
         yield from self._assignments.due(now_s)
@@ -99,6 +105,7 @@ class Orchestrator:
 
     def after_commit(self) -> None:
         """Give the worker the jobs that the transaction made due."""
+        self._restored.committed()
         for job in self._desk.take_jobs():
             self._worker.submit(job)
             failpoint("central.job.submitted")
@@ -126,6 +133,21 @@ class Orchestrator:
                 yield from self._on_message(event, now_s)
             case Connected():
                 yield from self._on_connected(now_s)
+            case ModelPrepared() | RoundAggregated() | ModelEvaluated() | JobFailed():
+                yield from self._on_job(event, now_s)
+            case JobDelayed(task, reason):
+                self._desk.delayed[task] = reason
+                self._desk.touch(task)
+            case StateDamaged(error):
+                raise error
+            case _:
+                return
+
+    def _on_job(
+        self, event: ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed, now_s: float
+    ) -> Iterator[Outgoing]:
+        self._desk.delayed.clear()  # a job has ended, so the disk is not full
+        match event:
             case ModelPrepared():
                 self._rounds.on_prepared(event, now_s)
             case RoundAggregated():
@@ -134,8 +156,6 @@ class Orchestrator:
                 yield from self._rounds.on_evaluated(event, now_s)
             case JobFailed():
                 yield from self._rounds.on_failure(event, now_s)
-            case _:
-                return
 
     def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
         yield from self._announce(now_s)

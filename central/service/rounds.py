@@ -179,7 +179,7 @@ class Rounds:
                 return
 
     def recover(self, now_s: float, *, was_clean: bool) -> Iterator[Outgoing]:
-        """Take up the heavy work that was due when central stopped.
+        """Take up the heavy work that was due when central stopped; damage is found here.
 
         Args:
             now_s: Now, unix seconds.
@@ -187,7 +187,13 @@ class Rounds:
                 not begun again for ever.
         """
         for task in self._desk.store.live_tasks():
-            if task.progress.step == "round":
+            digest = task.model_sha256
+            fault = None if digest is None else self._assignments.model_fault(digest)
+            if fault is not None:
+                self.give_up(task, f"model: {fault}", now_s)
+                failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+                yield from self._openings.end_if_final(failed, now_s)
+            elif task.progress.step == "round":
                 event = core.AggregationInterrupted(was_clean=was_clean)
                 yield from self.on_event(task.task, task.progress.round, event, now_s)
             elif task.progress.step in ("preparing", "evaluating"):
@@ -226,15 +232,18 @@ class Rounds:
 
     def cancel(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
         """Cancel a task; its open round is abandoned, the last committed model stays."""
-        reason = "the task was cancelled"
+        self.give_up(task, "the task was cancelled", now_s)
+        cancelled = replace(task, progress=tasks.cancel(task.progress))
+        failpoint("central.task.cancelled")
+        yield from self._openings.end_if_final(cancelled, now_s)
+
+    def give_up(self, task: TaskRecord, reason: str, now_s: float) -> None:
+        """Abandon the open round of a task, if there is one; its progress is the caller's."""
         record = self._desk.open_round(task)
         if record is not None:
             state, _ = core.transition(record.state, core.TaskEnded(reason))
             self._desk.store.settle(task.task, state.number, (), reason)
             self._close(task, replace(record, state=state), None, now_s)
-        cancelled = replace(task, progress=tasks.cancel(task.progress))
-        failpoint("central.task.cancelled")
-        yield from self._openings.end_if_final(cancelled, now_s)
 
     def _close(
         self, task: TaskRecord, record: RoundRecord, model: str | None, now_s: float

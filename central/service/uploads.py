@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from central.core import rounds as core
+from central.core import tasks
 from central.core.rounds import Phase
 from central.service.assignments import Assignments
 from central.service.desk import Desk
@@ -108,6 +109,10 @@ class Uploads:
     def _gate(self, offer: UpdateManifest) -> tuple[TaskRecord, RoundRecord]:
         task = self._desk.store.task(offer.task)
         record = self._desk.store.round(offer.task, offer.round) if task else None
+        lost = tasks.lost_reason(task.progress, offer.round) if task and not record else None
+        if lost is not None:
+            text = f"round: {offer.round} was lost: {lost}"
+            raise UpdateRefusedError(text, "E_LATE", "late")
         if task is None or task.plan is None or record is None:
             text = f"task: there is no round {offer.round} of {offer.task!r}"
             raise UpdateRefusedError(text, "E_UNKNOWN_TASK")

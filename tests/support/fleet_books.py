@@ -16,7 +16,7 @@ from central.core.strategies.base import Contribution, Contributions
 from central.core.strategies.fedavg import FedAvg
 from central.service.records import ContributionRecord, RoundRecord, TaskRecord
 from schemas.envelope import decode_frame
-from schemas.messages import Receipt
+from schemas.messages import Receipt, UpdateManifest
 from schemas.topics import Kind, TopicError, parse
 from tests.support.fleet_watch import Tap
 from transport.objects import ObjectStore
@@ -40,11 +40,13 @@ class Books:
         assert found is not None
         return found
 
+    def ended(self) -> list[RoundRecord]:
+        with self._store() as store:
+            return store.ended_rounds(self._task, 1000)
+
     @property
     def committed(self) -> list[RoundRecord]:
-        with self._store() as store:
-            rounds = store.ended_rounds(self._task, 1000)
-        return [record for record in rounds if record.model_sha256 is not None]
+        return [record for record in self.ended() if record.model_sha256 is not None]
 
     @property
     def layout(self) -> Layout:
@@ -160,3 +162,25 @@ def receipts(tap: Tap, since: int = 0) -> list[Receipt]:
         if topic.kind is Kind.RECEIPT and topic.address and not topic.address.is_gateway:
             found.append(decode_frame(seen.payload or b"").body(Receipt))
     return found
+
+
+#: What a tap must listen to, and keep whole, for ``promised``.
+PROMISES = ("fl/v1/+/+/dn/rcpt/+", "fl/v1/+/+/up/m/+")
+
+
+def promised(tap: Tap, task: str) -> list[tuple[Receipt, int]]:
+    """Return the accepted receipts of a task, to gateways and to devices, with their rounds."""
+    tap.drain()
+    rounds: dict[str, int] = {}
+    accepted = []
+    for seen in tap.seen:
+        if not seen.topic.startswith("fl/v1/"):
+            continue
+        frame = decode_frame(seen.payload or b"")
+        if parse(seen.topic).kind is Kind.MANIFEST:
+            body = frame.body(UpdateManifest)
+            if body.task == task:
+                rounds[body.xfer] = body.round
+        elif frame.body(Receipt).status == "accepted":
+            accepted.append(frame.body(Receipt))
+    return [(receipt, rounds[receipt.xfer]) for receipt in accepted if receipt.xfer in rounds]
