@@ -14,8 +14,9 @@ import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
-from central.adapters.jobs import EXPORTED, Jobs, read_model
+from central.adapters.jobs import EXPORTED, Jobs
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
