@@ -15,7 +15,7 @@ import structlog
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
 from central.adapters.jobs import EXPORTED, Jobs
-from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.store import DATABASE, SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import read_model
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
@@ -42,7 +42,6 @@ from transport.session import PahoSession
 #: What keeps central from running, told to a person in one line.
 StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
 
-DATABASE = "central.db"
 MODELS = "models"
 OBJECTS = "objects"
 _DAY_S = 86_400.0

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 import structlog
 
-from regional_gateway.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from regional_gateway.adapters.store import DATABASE, SCHEMA, SCHEMA_VERSION, SqliteStore
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.service.links import DOWNLINK, UPLINK, gateway_source
 from regional_gateway.service.parts import Fittings, Limits, Parts, build
@@ -35,7 +35,6 @@ from transport.session import PahoSession
 #: What keeps a gateway from running, told to a person in one line.
 StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
 
-DATABASE = "gateway.db"
 UPDATES = "custody"
 MODELS = "models"
 

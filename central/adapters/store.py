@@ -25,6 +25,7 @@ from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
 SCHEMA_VERSION = 1
+DATABASE = "central.db"
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)

@@ -1,4 +1,4 @@
-"""A round's aggregate, as a pure function of what is stored: central and its audit use the same."""
+"""A round's aggregate as a function of what is stored, for central and for its audit."""
 
 import hashlib
 import mmap

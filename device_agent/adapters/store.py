@@ -13,6 +13,7 @@ from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
 SCHEMA_VERSION = 2
+DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {2: "ALTER TABLE jobs ADD COLUMN receipt TEXT"}
 

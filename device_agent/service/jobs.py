@@ -118,9 +118,7 @@ class Jobs:
             return self.apply(record, lost, now_s)
         return [*self.apply(record, UpdateStored(xfer), now_s), *self._uploads.due(now_s)]
 
-    def receipted(
-        self, entry: OutboxEntry, status: ReceiptStatus, now_s: float
-    ) -> list[Outgoing]:
+    def receipted(self, entry: OutboxEntry, status: ReceiptStatus, now_s: float) -> list[Outgoing]:
         """End the job whose update has its final receipt, and keep what the receipt says."""
         self.has_changed = True
         record = self._store.get(JobKey(entry.task, entry.round_number))
