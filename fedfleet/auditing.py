@@ -34,12 +34,14 @@ class ReceiptsAudit:
 
     Attributes:
         read: How many final receipts there are.
+        counted: Those that say accepted or duplicate.
         waiting: Updates that have none yet.
         lost: Receipted as accepted or duplicate, and not in central's tables.
         findings: One sentence for each thing that is wrong.
     """
 
     read: int = 0
+    counted: int = 0
     waiting: int = 0
     lost: int = 0
     findings: list[str] = field(default_factory=list)
@@ -120,6 +122,7 @@ def _of_devices(
         for row in rows:
             if row.receipt is not None:
                 found.read += 1
+                found.counted += row.receipt in _COUNTED
                 name = f"{path.name}: {row.task} round {row.round}"
                 is_there = (row.task, row.round) in places
                 _check_device_row(found, name, row, accepted.get(row.xfer), is_there=is_there)
