@@ -26,7 +26,7 @@ class ChaosOptions:
         kills: At least so many programs are killed.
         updates: At least so many updates are accepted.
         seconds: Hurting ends after this long, whatever was reached.
-        pace_s: Mean time between two faults.
+        pace_s: Mean time between two faults, unless kills are ahead of updates.
         seed: Decides every fault and every task.
         update_mb: Least size of one update as float32, MiB.
         is_drill: Whether devices answer with zeros instead of training.
@@ -39,8 +39,8 @@ class ChaosOptions:
     codec: str = "raw-f32"
     kills: int = 200
     updates: int = 300
-    seconds: float = 420.0
-    pace_s: float = 0.8
+    seconds: float = 600.0
+    pace_s: float = 0.6
     seed: int = 1
     update_mb: float = 1.0
     is_drill: bool = False

@@ -92,7 +92,7 @@ class ChaosRun:
             while not self._is_enough(victims, time.monotonic() - began_s):
                 now_s = time.monotonic()
                 self._started_again(victims.recover(now_s), victims)
-                if now_s >= next_s:
+                if now_s >= next_s and not self._is_ahead(victims):
                     next_s = now_s + nemesis.wait_s()
                     fault = nemesis.fault(victims.hurt)
                     if fault is not None:
@@ -108,6 +108,11 @@ class ChaosRun:
         if passed_s >= options.seconds:
             return True
         return victims.kills >= options.kills and self._watch.accepted >= options.updates
+
+    def _is_ahead(self, victims: Victims) -> bool:
+        """Tell whether more has been killed than updates have come: let some through first."""
+        wanted, paid = self._options, self._watch.accepted + 2 * self._options.devices
+        return bool(wanted.updates) and victims.kills * wanted.updates > paid * wanted.kills
 
     def _strike(self, victims: Victims, fault: Fault, now_s: float) -> None:
         victims.strike(fault, now_s)

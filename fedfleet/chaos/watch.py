@@ -99,9 +99,9 @@ class Watch:
 
     def _moved(self, header: Header, now_s: float) -> None:
         current = self._current
-        if current is not None and header.type in _SIGNS and header.boot > current.boot:
+        is_new = current is not None and header.boot > current.boot
+        if current is not None and is_new and current.moved_s is None and header.type in _SIGNS:
             current.moved_s = now_s - current.started_s
-            self._current = None
 
 
 def _centrals(message: Message) -> Header | None:

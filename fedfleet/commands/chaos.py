@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from fedfleet import options
+from fedfleet import logs, options
 from fedfleet.chaos import report
 from fedfleet.chaos.choices import ChaosOptions
 from fedfleet.screen import Screen
@@ -33,10 +33,10 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
               help="Go on until so many programs were killed,")  # fmt: skip
 @click.option("--updates", type=click.IntRange(min=0), default=300, show_default=True,
               help="and so many updates were accepted,")  # fmt: skip
-@click.option("--seconds", type=_ABOVE_0, default=420.0, show_default=True,
+@click.option("--seconds", type=_ABOVE_0, default=600.0, show_default=True,
               help="but not longer than this.")  # fmt: skip
-@click.option("--pace", "pace_s", type=_ABOVE_0, default=0.8, show_default=True,
-              metavar="SECONDS", help="Mean time between two faults.")  # fmt: skip
+@click.option("--pace", "pace_s", type=_ABOVE_0, default=0.6, show_default=True,
+              metavar="SECONDS", help="Mean time between faults, at least.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), help="Default: one that is printed.")
 @click.option("--drill", "is_drill", is_flag=True, help="Devices send zeros and train nothing.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -56,6 +56,7 @@ def chaos(
     """
     from fedfleet.chaos.run import ChaosRun  # noqa: PLC0415 - loads all programs
 
+    logs.configure("error", "console")  # that the broker dies is what is wanted
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     settings = ChaosOptions(seed=seed, **chosen)  # type: ignore[arg-type]
     folder = (out or Path("runs", time.strftime("%Y%m%d-%H%M%S-chaos"))).resolve()
