@@ -47,7 +47,7 @@ class Watch:
 
     Attributes:
         statuses: Newest status of each task.
-        recoveries: One for each start of central after its first, while a task was under way.
+        recoveries: One for each start of central after its first, while a task was running.
     """
 
     statuses: dict[str, TaskStatus] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class Watch:
         self._current = None
 
     def central_started(self, now_s: float, unix_s: float, *, is_disturbed: bool) -> None:
-        """Note that central was started again; only counted while a task is under way."""
-        if any(not status.is_final for status in self.statuses.values()):
+        """Note that central was started again; only counted while a round may be open."""
+        if any(status.state == "running" for status in self.statuses.values()):
             self._current = Recovery(self._boot, now_s, unix_s, is_disturbed)
             self.recoveries.append(self._current)
 
