@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from fedfleet.testbed.choices import BrokerKind, Options
 
@@ -11,6 +12,9 @@ _INPUTS, _CLASSES = 64, 10
 _FLOAT32_BYTES = 4
 _MIB = 1 << 20
 _ROUNDS = (8, 14)
+
+
+Training = Literal["real", "drill", "both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,9 @@ class ChaosOptions:
         pace_s: Mean time between two faults, unless kills are ahead of updates.
         seed: Decides every fault and every task.
         update_mb: Least size of one update as float32, MiB.
-        is_drill: Whether devices answer with zeros instead of training.
+        training: ``real``, ``drill`` (devices answer with zeros of the same size), or ``both``:
+            one task like this, the next like that. A killed device loads its framework again
+            for real training, which takes most of a busy machine's time.
     """
 
     devices: int = 4
@@ -43,7 +49,7 @@ class ChaosOptions:
     pace_s: float = 0.6
     seed: int = 1
     update_mb: float = 1.0
-    is_drill: bool = False
+    training: Training = "both"
 
     @property
     def fleet(self) -> Options:
@@ -61,6 +67,7 @@ def submission(options: ChaosOptions, number: int) -> dict[str, object]:
     """Return the task of this number; the seed decides how many rounds and clients it has."""
     rng = random.Random(f"{options.seed}/{number}")  # noqa: S311 - to be repeated, not secret
     sized = {"model_params": {"hidden": [options.hidden]}} if options.model == "mlp" else {}
+    is_drill = options.training == "drill" or (options.training == "both" and number % 2 == 0)
     return {
         "task": f"chaos-{number}",
         "model": options.model,
@@ -73,7 +80,7 @@ def submission(options: ChaosOptions, number: int) -> dict[str, object]:
         "deadline_s": 20,
         "on_shortfall": rng.choice(("extend", "abandon")),
         "training": {
-            "epochs": 0 if options.is_drill else 1,
+            "epochs": 0 if is_drill else 1,
             "batch_size": 64,
             "learning_rate": 0.05,
             "seed": number,

@@ -78,6 +78,9 @@ class Door:
         except OSError:
             writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         ends = {writer, broker_writer}
         self._writers |= ends
         if self._is_shut:
@@ -165,3 +168,4 @@ class Proxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports close their sockets in the next turn

@@ -38,7 +38,8 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @click.option("--pace", "pace_s", type=_ABOVE_0, default=0.6, show_default=True,
               metavar="SECONDS", help="Mean time between faults, at least.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), help="Default: one that is printed.")
-@click.option("--drill", "is_drill", is_flag=True, help="Devices send zeros and train nothing.")
+@click.option("--training", type=click.Choice(["real", "drill", "both"]), default="both",
+              show_default=True, help="A drill sends zeros of the same size.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="The run's folder; default runs/TIMESTAMP-chaos.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the folder although the promise held.")
