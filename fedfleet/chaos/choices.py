@@ -58,15 +58,21 @@ class ChaosOptions:
 
     @property
     def hidden(self) -> int:
-        """Width of the one hidden layer that makes an update as large as was asked for."""
+        """Width of two hidden layers that make an update as large as was asked for."""
         floats = self.update_mb * _MIB / _FLOAT32_BYTES
-        return max(1, math.ceil((floats - _CLASSES) / (_INPUTS + 1 + _CLASSES)))
+        linear = _INPUTS + 1 + 1 + _CLASSES
+        root = math.sqrt(linear * linear + 4 * (floats - _CLASSES))
+        return max(1, math.ceil((root - linear) / 2))
 
 
 def submission(options: ChaosOptions, number: int) -> dict[str, object]:
     """Return the task of this number; the seed decides how many rounds and clients it has."""
     rng = random.Random(f"{options.seed}/{number}")  # noqa: S311 - to be repeated, not secret
-    sized = {"model_params": {"hidden": [options.hidden]}} if options.model == "mlp" else {}
+    sized = (
+        {"model_params": {"hidden": [options.hidden, options.hidden]}}
+        if options.model == "mlp"
+        else {}
+    )
     is_drill = options.training == "drill" or (options.training == "both" and number % 2 == 0)
     return {
         "task": f"chaos-{number}",

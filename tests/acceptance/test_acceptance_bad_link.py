@@ -5,6 +5,7 @@ counted where the broker delivers them: what TCP sends again does not count.
 """
 
 import json
+import math
 import subprocess
 import time
 from collections import Counter
@@ -19,8 +20,6 @@ from tests.support.netns import bad_link, inside
 PORT = "1883"
 TASK = "far"
 CHUNK_BYTES = 256 * 1024
-#: Of the digits: 64 inputs, 10 classes.
-PARAMETERS_A_HIDDEN = 64 + 1 + 10
 LOSS, DELAY_S, JITTER_S = 0.15, 0.080, 0.040
 BYTES_PER_S = 4_000_000 / 8
 MAX_SENT_AGAIN = 4
@@ -69,7 +68,7 @@ class FarDevice:
         task = {
             "task": TASK,
             "model": "mlp",
-            "model_params": {"hidden": [hidden]},
+            "model_params": {"hidden": [hidden, hidden]},
             "data": "digits",
             "rounds": 1,
             "min_clients": 1,
@@ -143,10 +142,15 @@ class FarDevice:
         return Program(name, inside(namespace, command), self._folder / f"{name}.log")
 
 
+def parameters(hidden):
+    """Of an mlp on the digits, 64 inputs and 10 classes, with two layers of this width."""
+    return (64 + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * 10
+
+
 def send_over_a_link_that_is_cut(folder, megabytes, cut_s, within_s):
     """Upload one update; cut the link in its middle; return what was seen."""
-    hidden = int(megabytes * 1e6 / 4 / PARAMETERS_A_HIDDEN)
-    size = 4 * (hidden * PARAMETERS_A_HIDDEN + 10)
+    hidden = math.isqrt(int(megabytes * 1e6 / 4))
+    size = 4 * parameters(hidden)
     count = -(-size // CHUNK_BYTES)
     with bad_link() as link, FarDevice(folder, link) as fleet:
         link.set("both", loss=LOSS, delay_s=DELAY_S, jitter_s=JITTER_S)
