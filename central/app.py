@@ -15,8 +15,9 @@ import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
-from central.adapters.jobs import EXPORTED, Jobs, read_model, reader_of
-from central.adapters.store import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.jobs import EXPORTED, Jobs, reader_of
+from central.adapters.store import DATABASE, MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
@@ -55,7 +56,6 @@ StartError = (
     StateLockedError,
 )
 
-DATABASE = "central.db"
 MODELS = "models"
 OBJECTS = "objects"
 _DAY_S = 86_400.0

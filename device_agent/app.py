@@ -20,7 +20,7 @@ from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.policy_file import PolicyError, load_policy
-from device_agent.adapters.store import SqliteBoots, SqliteJobStore, open_store
+from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
 from device_agent.adapters.worker import TrainingWorker
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.agent import LOST, Agent, Parts
@@ -72,7 +72,6 @@ StartError = (
     StateLockedError,
 )
 
-DATABASE = "device.db"
 _SESSION = "main"
 
 _LOG = structlog.get_logger()

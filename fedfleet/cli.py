@@ -28,10 +28,14 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "audit": Entry("fedfleet.commands.audit:audit", "Check that no update is lost or double."),
     "backup": Entry("fedfleet.commands.backup:backup", "Copy the state of central or a gateway."),
     "broker": Entry("fedfleet.commands.broker:broker", "Run the embedded MQTT broker."),
     "cancel": Entry("fedfleet.commands.control:cancel", "End a task without a result."),
     "central": Entry("central.cli:central", "Run central."),
+    "chaos": Entry(
+        "fedfleet.commands.chaos:chaos", "Kill a running fleet at random and check it."
+    ),
     "demo": Entry("fedfleet.commands.demo:demo", "Train with a whole fleet on this machine."),
     "device": Entry("device_agent.cli:device", "Run one device agent."),
     "devices": Entry("fedfleet.commands.devices:devices", "List gateways and devices."),

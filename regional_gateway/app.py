@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 import structlog
 
-from regional_gateway.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from regional_gateway.adapters.store import DATABASE, SCHEMA, SCHEMA_VERSION, SqliteStore
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.service.links import DOWNLINK, UPLINK, gateway_source
 from regional_gateway.service.parts import Fittings, Limits, Parts, build
@@ -49,7 +49,6 @@ StartError = (
     StateLockedError,
 )
 
-DATABASE = "gateway.db"
 UPDATES = "custody"
 MODELS = "models"
 

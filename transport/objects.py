@@ -17,6 +17,7 @@ from schemas.messages import ObjectManifest
 from transport.failpoints import failpoint
 
 _SHA256_LENGTH = 64
+_OBJECTS = "objects"
 
 
 class ObjectSizeError(ValueError):
@@ -96,6 +97,18 @@ def read_block(path: Path, k: int, chunk_bytes: int) -> bytes:
         return file.read(chunk_bytes)
 
 
+def object_path(root: Path, sha256: str) -> Path:
+    """Return where an object is or would be below ``root``; for those who only read there.
+
+    Raises:
+        ValueError: ``sha256`` is not 64 lower-case hex digits.
+    """
+    if not is_hex(sha256, _SHA256_LENGTH):
+        message = f"sha256: {sha256[:80]!r} is not {_SHA256_LENGTH} hex digits"
+        raise ValueError(message)
+    return root / _OBJECTS / sha256
+
+
 class ObjectStore:
     """Whole objects by digest; a torn file never passes for one.
 
@@ -105,7 +118,7 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._objects = root / "objects"
+        self._objects = root / _OBJECTS
         self._parts = root / "parts"
         self._intact: set[str] = set()
         for directory in (self._objects, self._parts):
@@ -119,10 +132,7 @@ class ObjectStore:
         Raises:
             ValueError: ``sha256`` is not 64 lower-case hex digits.
         """
-        if not is_hex(sha256, _SHA256_LENGTH):
-            message = f"sha256: {sha256[:80]!r} is not {_SHA256_LENGTH} hex digits"
-            raise ValueError(message)
-        return self._objects / sha256
+        return object_path(self.root, sha256)
 
     def part_path(self, key: str, sha256: str) -> Path:
         """Return the part file of one pull: its name depends on the pull's key and the object."""

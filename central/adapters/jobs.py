@@ -3,8 +3,6 @@
 A job may be done twice (central was killed in between); it then gives the same bytes.
 """
 
-import hashlib
-import mmap
 import secrets
 import shutil
 import sqlite3
@@ -12,19 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-from safetensors import numpy as safetensors
-
-from central.core.strategies import registry
-from central.core.strategies.base import (
-    F32,
-    Contribution,
-    Contributions,
-    State,
-    Strategy,
-    StrategyError,
-    run,
-)
+from central.adapters.stored_rounds import StoredRounds, model_parts, read_model
+from central.core.strategies.base import F32, Strategy, StrategyError
 from central.service.ports import (
     AggregateRound,
     EvaluateModel,
@@ -39,12 +26,9 @@ from central.service.ports import (
     PrepareModel,
     RoundAggregated,
 )
-from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
-from updates.codecs import create
 from updates.layout import Layout
-from updates.model_file import decode_model, model_header
 
 #: Names the model that the files beside it hold; written when they are whole.
 EXPORTED = "model.sha256"
@@ -106,52 +90,17 @@ class Jobs:
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
         task, number = job.task, job.round.state.number
-        strategy = registry.create(
-            task.submission.strategy, task.submission.strategy_params, self._strategies
-        )
         failpoint("central.aggregation.begun")
-        layout, model = read_model(self._objects.check(job.round.base_model_sha256))
         with closing(self._open_database()) as database:
-            items = self._contributions(database, job, layout)
-            contributions = Contributions(model, items)
-            state = _load_state(job.state) if job.state else strategy.init(model)
+            rounds = StoredRounds(database, self._objects.check, self._strategies)
             try:
-                state, new = _run(strategy, state, contributions)
+                layout, new, state = rounds.aggregate(task, job.round, job.state)
             except StrategyError as error:
                 return JobFailed(job, str(error))
-        del contributions, model
         failpoint("central.aggregation.computed")
         sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
         failpoint("central.aggregation.stored")
-        return RoundAggregated(task.task, number, sha256, _dump_state(state))
-
-    def _contributions(
-        self, database: sqlite3.Connection, job: AggregateRound, layout: Layout
-    ) -> tuple[Contribution, ...]:
-        task, number = job.task, job.round.state.number
-        codec = create(task.submission.codec, task.submission.codec_params)
-        rows = {
-            device: (sha256, inline, examples)
-            for device, sha256, inline, examples in database.execute(
-                "SELECT device, sha256, payloads.device IS NOT NULL, num_examples "
-                "FROM contributions LEFT JOIN payloads USING (task, round, device) "
-                "WHERE task = ? AND round = ?",
-                (task.task, number),
-            )
-        }
-
-        def loader(device: str) -> Callable[[], bytes]:
-            sha256, inline, _ = rows[device]
-            if not inline:
-                return lambda: self._objects.check(sha256).read_bytes()
-            return lambda: _checked(
-                database, _payload(database, task.task, number, device), sha256
-            )
-
-        return tuple(
-            Contribution(device, rows[device][2], layout, codec, loader(device))
-            for device in job.round.contributors or ()
-        )
+        return RoundAggregated(task.task, number, sha256, state)
 
     def _evaluate(self, job: EvaluateModel) -> JobEvent:
         task = job.task
@@ -185,23 +134,13 @@ def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
     return lambda: sqlite3.connect(f"file:{database}?mode=ro", uri=True)
 
 
-def read_model(path: Path) -> tuple[Layout, F32]:
-    """Return a stored model's layout and its parameters, a view of the mapped file."""
-    with path.open("rb") as file:
-        return decode_model(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> tuple[str, int]:
     """Store a model durably, without a second copy of it in memory.
 
     Returns:
         The file's SHA-256 and its size in bytes.
     """
-    header = model_header(layout)
-    values = np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
-    digest = hashlib.sha256(header)
-    digest.update(values)
-    sha256 = digest.hexdigest()
+    header, values, sha256 = model_parts(layout, vector)
     path = objects.part_path(key, sha256)
     try:
         with path.open("wb") as file:
@@ -213,39 +152,3 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
         path.unlink(missing_ok=True)  # what is half a model must not fill the disk
         raise
     return sha256, len(header) + len(values)
-
-
-def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
-    """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
-    try:
-        return run(strategy, state, contributions)
-    except StrategyError as error:
-        failure = error
-    cause = failure.__cause__
-    if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
-        raise cause  # outside of the handler: two errors must not name each other as their cause
-    raise failure
-
-
-def _checked(database: sqlite3.Connection, payload: bytes, sha256: str) -> bytes:
-    if hashlib.sha256(payload).hexdigest() != sha256:
-        (_, _, file) = database.execute("PRAGMA database_list").fetchone()
-        detail = f"the stored update {sha256} is not the one that was accepted"
-        raise DatabaseCorruptError(Path(file), detail)
-    return payload
-
-
-def _payload(database: sqlite3.Connection, task: str, number: int, device: str) -> bytes:
-    (payload,) = database.execute(
-        "SELECT payload FROM payloads WHERE task = ? AND round = ? AND device = ?",
-        (task, number, device),
-    ).fetchone()
-    return bytes(payload)
-
-
-def _load_state(data: bytes) -> State:
-    return dict(safetensors.load(data))
-
-
-def _dump_state(state: State) -> bytes:
-    return bytes(safetensors.save({name: np.ascontiguousarray(a) for name, a in state.items()}))

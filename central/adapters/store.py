@@ -26,6 +26,7 @@ from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
 SCHEMA_VERSION = 2
+DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
     2: "CREATE TABLE restores (at_s REAL NOT NULL, backup_s REAL NOT NULL, "

@@ -32,7 +32,7 @@ from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
-from schemas.messages import Assignment
+from schemas.messages import Assignment, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
@@ -121,12 +121,17 @@ class Jobs:
             return self.apply(record, lost, now_s)
         return [*self.apply(record, UpdateStored(xfer), now_s), *self._uploads.due(now_s)]
 
-    def receipted(self, entry: OutboxEntry, now_s: float) -> list[Outgoing]:
-        """End the job whose update has its final receipt."""
+    def receipted(self, entry: OutboxEntry, status: ReceiptStatus, now_s: float) -> list[Outgoing]:
+        """End the job whose update has its final receipt, and keep what the receipt says."""
         self.has_changed = True
         record = self._store.get(JobKey(entry.task, entry.round_number))
         failpoint("device.job.receipted")
-        return [] if record is None else self.apply(record, Receipted(), now_s)
+        if record is None:
+            return []
+        job, instructions = transition(record.job, Receipted())
+        record = replace(record, job=job, receipt=status)
+        self._save(record)
+        return self._do_all(record, instructions, now_s)
 
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""
@@ -221,6 +226,7 @@ class Jobs:
             state=record.job.state.value,
             code=cause.code if cause else None,
             reason=cause.reason if cause else None,
+            receipt=record.receipt,
         )
 
     def _do_all(

@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 from central.adapters.catalog import InstalledCatalog
-from central.adapters.jobs import Jobs, read_model, reader_of
+from central.adapters.jobs import Jobs, reader_of
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.core.strategies.fedavg import FedAvg
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from central.adapters.jobs import read_model
+from central.adapters.stored_rounds import read_model
 from central.service.ports import JobFailed
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
