@@ -155,11 +155,20 @@ class Ledger:
         else:
             self._check_device(program)
 
-    def forget_looks(self, program: "Program") -> None:
-        """Look at a program anew: its disk was exchanged."""
+    def restored(self, program: "Program", memory: Memory | None) -> None:
+        """Look at a program anew: it begins from a backup.
+
+        Args:
+            program: Whose disk was exchanged.
+            memory: Of central: what its tables had shown when the backup was taken.
+        """
         self._changes.pop(program.name, None)
         self._held.pop(program.name, None)
         self._presence.pop(program.name, None)
+        self._boots.pop(program.name, None)
+        if memory is not None:
+            self.forgiven |= self.memory.receipted.keys() - memory.receipted.keys()
+            self.memory = memory.copy()
 
     # -- each program's tables -----------------------------------------------------------------
 
@@ -184,10 +193,6 @@ class Ledger:
             found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
             if found != sha256:
                 self._fail("durable", f"the model of {task} is {found[:8]}, not {sha256[:8]}")
-
-    def forget_boot(self, program: "Program") -> None:
-        """Allow an older boot: the program's disk is an old one."""
-        self._boots.pop(program.name, None)
 
     def _check_device(self, device: "Program") -> None:
         rows = device.connection.execute("SELECT xfer, task, round FROM outbox").fetchall()
