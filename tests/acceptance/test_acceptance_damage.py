@@ -99,47 +99,6 @@ def test_a_program_refuses_a_damaged_page_and_says_how_to_restore(fleet, name, t
     fleet.restart(name)
 
 
-def remember_many_refusals(path):
-    """Make the database larger than what central keeps of it in memory."""
-    with closing(sqlite3.connect(path)) as database:
-        database.execute(
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) "
-            "INSERT INTO refusals SELECT lower(hex(randomblob(16))), 'old', i, 'd', 'late', "
-            "'E_LATE', hex(randomblob(60)), 0 FROM n"
-        )
-        database.commit()
-
-
-def test_damage_that_is_found_while_central_runs_ends_it(fleet):
-    name = "central"
-    path = database_of(fleet, name)
-    fleet.kill(name)
-    checkpoint(path)
-    whole = path.read_bytes()
-    remember_many_refusals(path)
-    checkpoint(path)
-    program = fleet.program(name)
-    fleet.restart(name)
-    logged = len(program.log)
-    size = path.stat().st_size
-    with path.open("r+b") as file:  # behind its back, all but what the first page says
-        file.seek(PAGE_BYTES)
-        file.write(b"\xff" * (size - PAGE_BYTES))
-    try:
-        fleet.submit({**TASK, "task": "met", "rounds": 3})
-        code = program.wait(90.0)
-    finally:
-        program.kill()
-        for file in path.parent.glob(f"{path.name}*"):
-            file.unlink()
-        path.write_bytes(whole)
-    said = program.log[logged:]
-    assert code == 1
-    assert f"Error: database {path} is damaged: " in said
-    assert "fedfleet restore" in said
-    fleet.restart(name)
-
-
 def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -195,3 +154,45 @@ def test_a_model_whose_file_is_damaged_fails_its_task_and_names_the_way_back(fle
     assert (refused.returncode, "is damaged" in refused.stderr) == (1, True)
     other = fleet.submit({**TASK, "task": f"after-{found[-5:]}", "rounds": 2})
     fleet.complete(other)
+
+
+def remember_many_refusals(path):
+    """Make the database larger than what central keeps of it in memory."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) "
+            "INSERT INTO refusals SELECT lower(hex(randomblob(16))), 'old', i, 'd', 'late', "
+            "'E_LATE', hex(randomblob(60)), 0 FROM n"
+        )
+        database.commit()
+
+
+def test_damage_that_is_found_while_central_runs_ends_it(fleet):
+    """The last of this module: the broker keeps the word of a task that central then forgets."""
+    name = "central"
+    path = database_of(fleet, name)
+    fleet.kill(name)
+    checkpoint(path)
+    whole = path.read_bytes()
+    remember_many_refusals(path)
+    checkpoint(path)
+    program = fleet.program(name)
+    fleet.restart(name)
+    logged = len(program.log)
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # behind its back, all but what the first page says
+        file.seek(PAGE_BYTES)
+        file.write(b"\xff" * (size - PAGE_BYTES))
+    try:
+        fleet.submit({**TASK, "task": "met", "rounds": 3})
+        code = program.wait(90.0)
+    finally:
+        program.kill()
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+        path.write_bytes(whole)
+    said = program.log[logged:]
+    assert code == 1
+    assert f"Error: database {path} is damaged: " in said
+    assert "fedfleet restore" in said
+    fleet.restart(name)
