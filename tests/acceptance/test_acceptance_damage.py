@@ -115,20 +115,35 @@ def hold_open(fleet, task):
     return held["round"]
 
 
-def test_a_large_update_whose_file_is_damaged_is_in_no_aggregate(fleet):
-    task = fleet.submit({**LARGE, "task": "bad-update", "rounds": 6})
-    number = hold_open(fleet, task)
-    books = Books(fleet.state_dir("central"), task)
+def damage_the_update_of(fleet, task, number):
     with closing(sqlite3.connect(database_of(fleet, "central"))) as database:
         query = "SELECT sha256 FROM contributions WHERE task = ? AND round = ?"
         (sha256,) = database.execute(query, (task, number)).fetchone()
-    path = flip(fleet.state_dir("central") / "objects" / sha256)
+    return flip(fleet.state_dir("central") / "objects" / sha256)
+
+
+def test_a_large_update_whose_file_is_damaged_is_in_no_aggregate(fleet):
+    task = fleet.submit({**LARGE, "task": "bad-update", "rounds": 6, "training": {"epochs": 1}})
+    number = hold_open(fleet, task)
+    path = damage_the_update_of(fleet, task, number)
     fleet.thaw("d2")
     fleet.complete(task, within_s=120.0)
+    books = Books(fleet.state_dir("central"), task)
     record = books.round(number)
     assert record.summary.outcome == "abandoned"
     assert f"object {path} is damaged" in record.state.reason
     books.check()
+    assert books.recompute() == [row.model_sha256 for row in books.committed]
+
+
+def test_a_damaged_file_is_replaced_when_another_device_has_the_same_update(fleet):
+    task = fleet.submit({**LARGE, "task": "same-update", "rounds": 6})
+    number = hold_open(fleet, task)
+    damage_the_update_of(fleet, task, number)
+    fleet.thaw("d2")
+    assert fleet.complete(task, within_s=120.0)["abandoned"] == 0
+    books = Books(fleet.state_dir("central"), task)
+    assert books.round(number).contributors == ("d1", "d2")
     assert books.recompute() == [row.model_sha256 for row in books.committed]
 
 
