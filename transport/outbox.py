@@ -128,10 +128,20 @@ class Outbox:
         self._connection.execute("DELETE FROM outbox WHERE xfer = ?", (xfer,))
         return entry
 
-    def wake(self, now_s: float) -> None:
-        """Make every row due now, as if never tried; held ones keep their time."""
+    def wake(self, now_s: float, held_after_s: float) -> None:
+        """Make every row due now, as if never tried; held ones keep their time.
+
+        Args:
+            now_s: Now, unix seconds.
+            held_after_s: A held row is due after so long at the latest: a clock that has been
+                set back must not put it off for years.
+        """
         self._connection.execute(
             "UPDATE outbox SET tries = 0, next_try_s = ? WHERE held = 0", (now_s,)
+        )
+        latest_s = now_s + held_after_s
+        self._connection.execute(
+            "UPDATE outbox SET next_try_s = ? WHERE next_try_s > ?", (latest_s, latest_s)
         )
 
     def total_bytes(self) -> int:

@@ -123,7 +123,7 @@ class Sender:
 
     def wake(self, now_s: float) -> None:
         """Offer everything that no gateway holds at once: the counterpart is back."""
-        self._outbox.wake(now_s)
+        self._outbox.wake(now_s, HELD_REPEAT_S)
         self._under_way.clear()
         self._is_full = False
 

@@ -26,7 +26,6 @@ from transport.puller import PullProgress, PullRefusedError
 from updates.codecs import create
 from updates.pipeline import check_update
 
-
 #: Refusals that follow from what may yet change: they are not remembered.
 _PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
 #: A client whose move to another region is not yet known here is heard of within seconds.

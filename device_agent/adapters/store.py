@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
+from device_agent.core.quota import Owed
 from device_agent.service.records import JobRecord, Outcome
 from schemas.messages import ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
@@ -84,6 +85,16 @@ class SqliteJobStore:
         """Return the SHA-256 of every object that an outbox row offers."""
         rows = self._connection.execute("SELECT sha256 FROM outbox")
         return frozenset(sha256 for (sha256,) in rows)
+
+    def owed(self) -> list[Owed]:
+        """Return the updates in the outbox, without their frames."""
+        rows = self._connection.execute(
+            "SELECT task, round, xfer, sha256, size, held, created_s FROM outbox"
+        )
+        return [
+            Owed(JobKey(task, number), xfer, sha256, int(size), bool(held), float(created_s))
+            for task, number, xfer, sha256, size, held, created_s in rows
+        ]
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""

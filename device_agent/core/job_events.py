@@ -49,8 +49,15 @@ class Overtaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """The update, which has no receipt, had to go: the outbox was over its quota."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The task was cancelled from above."""
+    """The task has ended: it was cancelled, or it has all its rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,16 @@ class Restarted:
 
 #: What matters only while the update does not exist yet.
 WorkEvent = (
-    ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
+    ModelAwaited
+    | ModelArrived
+    | Progressed
+    | UpdateStored
+    | WorkFailed
+    | Overtaken
+    | Cancelled
+    | Restarted
 )
-JobEvent = WorkEvent | Receipted | Cancelled | AssignedAgain
+JobEvent = WorkEvent | Receipted | Dropped | AssignedAgain
 
 
 @dataclass(frozen=True, slots=True)

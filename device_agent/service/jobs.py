@@ -10,6 +10,7 @@ from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
+    Dropped,
     FindModel,
     Instruction,
     JobEvent,
@@ -29,6 +30,7 @@ from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
+from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
@@ -50,15 +52,17 @@ class Jobs:
         has_changed: Whether a job may have begun or ended since this was last set to False.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
         statuses: Statuses,
         store: JobStore,
         downloads: Downloads,
         uploads: Uploads,
+        room: Room,
         surroundings: Surroundings,
     ) -> None:
         self.has_changed = True
+        self._room = room
         self._statuses = statuses
         self._store = store
         self._downloads = downloads
@@ -81,6 +85,7 @@ class Jobs:
             return self._refuse(assignment, late, now_s)
         outgoing = self._overtake(key, now_s)
         cause = self._surroundings.refusal(assignment, self._busy_with(), now_s)
+        cause = cause or self._room.refusal(key, assignment.plan.parameters)
         if cause is not None:
             return [*outgoing, *self._refuse(assignment, cause, now_s)]
         return [*outgoing, *self._accept(assignment, tail, now_s)]
@@ -116,7 +121,8 @@ class Jobs:
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
             return self.apply(record, lost, now_s)
-        return [*self.apply(record, UpdateStored(xfer), now_s), *self._uploads.due(now_s)]
+        stored = self.apply(record, UpdateStored(xfer), now_s)
+        return [*stored, *self._make_room(now_s), *self._uploads.due(now_s)]
 
     def receipted(self, entry: OutboxEntry, now_s: float) -> list[Outgoing]:
         """End the job whose update has its final receipt."""
@@ -140,6 +146,7 @@ class Jobs:
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
             self.apply(record, Restarted(), now_s)
+        self._make_room(now_s)
 
     def tell(self) -> None:
         """Say again how far each job is that goes on."""
@@ -176,6 +183,10 @@ class Jobs:
         event = Overtaken(f"round {key.round} is here")
         older = self._store.of_task(key.task)
         return [out for record in older for out in self.apply(record, event, now_s)]
+
+    def _make_room(self, now_s: float) -> list[Outgoing]:
+        dropped = [(self._store.get(key), reason) for key, reason in self._room.make()]
+        return [out for one, why in dropped if one for out in self.apply(one, Dropped(why), now_s)]
 
     def _busy_with(self) -> str | None:
         return next((record.key.task for record in self._store.active()), None)

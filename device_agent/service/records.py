@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
+from device_agent.core.quota import Owed
 from schemas.messages import ObjectManifest, TrainingPlan
 
 Outcome = Literal["counted", "discarded"]
@@ -64,6 +65,9 @@ class JobStore(Protocol):
 
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
+
+    def owed(self) -> list[Owed]:
+        """Return the updates in the outbox, without their frames."""
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""

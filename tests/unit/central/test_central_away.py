@@ -118,7 +118,7 @@ def test_a_late_update_does_not_bring_back_the_status_of_a_task_that_was_cleared
     job = begin(rig, rounds=1)
     commit_round(rig, "a", "b")
     rig.now_s += 1.0
-    for index in range(100):
+    for index in range(101):
         rig.submit(task=f"n{index}", regions=["nowhere"])
         rig.control(f"n{index}", "cancel")
     assert rig.status("t") is None
