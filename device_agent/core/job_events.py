@@ -72,16 +72,9 @@ class Restarted:
 
 #: What matters only while the update does not exist yet.
 WorkEvent = (
-    ModelAwaited
-    | ModelArrived
-    | Progressed
-    | UpdateStored
-    | WorkFailed
-    | Overtaken
-    | Cancelled
-    | Restarted
+    ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
 )
-JobEvent = WorkEvent | Receipted | Dropped | AssignedAgain
+JobEvent = WorkEvent | Receipted | Cancelled | Dropped | AssignedAgain
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ def transition(job: Job, event: JobEvent) -> Step:
             return _receipted(job)
         case Dropped(reason):
             return _drop(job, reason)
+        case Cancelled():
+            return _cancel(job)
         case _:
             return _work(job, event) if job.is_before_upload else (job, ())
 
@@ -94,8 +96,6 @@ def _work(job: Job, event: WorkEvent) -> Step:
             step = _end(job, JobState.FAILED, cause)
         case Overtaken(reason):
             step = _end(job, JobState.SUPERSEDED, Refusal("superseded", reason))
-        case Cancelled():
-            step = _end(job, JobState.FAILED, Refusal("cancelled", "the task has ended"))
         case _:
             assert_never(event)
     return step
@@ -109,6 +109,12 @@ def _receipted(job: Job) -> Step:
     if job.state is not JobState.UPLOADING:
         return job, ()
     return replace(job, state=JobState.DONE), (Report(),)
+
+
+def _cancel(job: Job) -> Step:
+    if not job.is_before_upload:
+        return job, ()
+    return _end(job, JobState.FAILED, Refusal("cancelled", "the task has ended"))
 
 
 def _drop(job: Job, reason: str) -> Step:

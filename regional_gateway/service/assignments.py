@@ -68,6 +68,7 @@ class Assignments:
         self._deferred = deferred
         self._backoff = backoff
         self._rng = rng
+        self._is_current = False
         self._rounds = {row.key: _Round() for row in store.assignments()}
 
     def on_assignment(self, frame: Frame, now_s: float) -> list[Outgoing]:
@@ -101,6 +102,7 @@ class Assignments:
             [Open(row.key, frozenset(row.cohort)) for row in self._store.assignments()],
             self._statuses.ended_by(device),
             self._store.settlements(),
+            is_current=self._is_current,
         )
         if isinstance(found, Give):
             return self._send(found.key, (device,))
@@ -118,6 +120,7 @@ class Assignments:
 
     def on_no_job(self, body: NoJob, asked: Collection[JobRef]) -> None:
         """Drop what central's answer to ``asked`` does not keep."""
+        self._is_current = True
         self._save_settlements(body.settled)
         for key in dropped(self.keys(), _keys(asked), _keys(body.keep)):
             self._drop(key)
