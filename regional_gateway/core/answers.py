@@ -52,8 +52,6 @@ def answer(
     assignments: Iterable[Open],
     ended: Collection[Key],
     settled: Iterable[Settlement] = (),
-    *,
-    is_current: bool = True,
 ) -> Give | Nothing:
     """Return the answer to one question.
 
@@ -63,14 +61,12 @@ def answer(
         assignments: The current ones, oldest first.
         ended: Task and round of the jobs that the device is known to have ended.
         settled: What became of past rounds, newest last.
-        is_current: Whether central has confirmed the assignments since the gateway began. Until
-            then what a device holds may be wanted, although nothing here says so.
     """
     own = [a for a in assignments if device in a.cohort]
     for assignment in own:
         if assignment.key not in holding and assignment.key not in ended:
             return Give(assignment.key)
-    wanted = [a.key for a in own if a.key in holding] if is_current else sorted(holding)
+    wanted = [a.key for a in own if a.key in holding]
     keep = tuple(JobRef(task=task, round=number) for task, number in wanted[:MAX_KEEP])
     return Nothing(keep, settled_for(device, settled))
 

@@ -102,11 +102,12 @@ class Assignments:
             [Open(row.key, frozenset(row.cohort)) for row in self._store.assignments()],
             self._statuses.ended_by(device),
             self._store.settlements(),
-            is_current=self._is_current,
         )
         if isinstance(found, Give):
             return self._send(found.key, (device,))
-        none = NoJob(keep=found.keep, settled=found.settled)
+        # Until central has confirmed the assignments, what a device holds may well be wanted.
+        keep = found.keep if self._is_current else body.holding
+        none = NoJob(keep=keep, settled=found.settled)
         return [self._links.tell(device, none, Kind.TASK, corr=frame.header.id)]
 
     def holding(self) -> tuple[JobRef, ...]:

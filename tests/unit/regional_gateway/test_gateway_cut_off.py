@@ -82,7 +82,7 @@ def test_until_central_has_confirmed_what_it_holds_a_gateway_ends_no_job(rig):
 
 def test_cut_off_it_gives_models_from_what_it_keeps(rig):
     model = large()
-    a, b = rig.born("a", "b")
+    _, b = rig.born("a", "b")
     rig.from_central(Kind.TASK, rig.central.assignment(("a", "b"), model=model))
     rig.disconnect("uplink")
     rig.down.sent.clear()
