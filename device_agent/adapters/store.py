@@ -81,6 +81,15 @@ class SqliteJobStore:
             (outcome, task, round_number),
         )
 
+    def unsettled(self, limit: int) -> list[JobKey]:
+        """Return the delivered jobs of which it is not known what became, newest first."""
+        rows = self._connection.execute(
+            "SELECT task, round FROM jobs WHERE state = ? AND settled IS NULL"
+            " ORDER BY created_s DESC, round DESC LIMIT ?",
+            (JobState.DONE.value, limit),
+        )
+        return [JobKey(task, number) for task, number in rows]
+
     def offered_objects(self) -> frozenset[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
         rows = self._connection.execute("SELECT sha256 FROM outbox")

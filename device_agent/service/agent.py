@@ -214,7 +214,7 @@ class Agent:
 
     def _receipt(self, receipt: Receipt, now_s: float) -> list[Outgoing]:
         removed = self._parts.uploads.on_receipt(receipt, now_s)
-        ended = self._parts.jobs.receipted(removed, now_s) if removed else []
+        ended = self._parts.jobs.receipted(removed, receipt, now_s) if removed else []
         return [*ended, *self._parts.uploads.due(now_s)]
 
     def _control(self, note: ControlNote, now_s: float) -> list[Outgoing]:

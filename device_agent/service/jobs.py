@@ -34,7 +34,7 @@ from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
-from schemas.messages import Assignment
+from schemas.messages import Assignment, Receipt
 from transport.events import Outgoing
 from transport.outbox import OutboxEntry
 
@@ -124,11 +124,14 @@ class Jobs:
         stored = self.apply(record, UpdateStored(xfer), now_s)
         return [*stored, *self._make_room(now_s), *self._uploads.due(now_s)]
 
-    def receipted(self, entry: OutboxEntry, now_s: float) -> list[Outgoing]:
-        """End the job whose update has its final receipt."""
+    def receipted(self, entry: OutboxEntry, receipt: Receipt, now_s: float) -> list[Outgoing]:
+        """End the job whose update has its final receipt; what is refused is settled by it."""
         self.has_changed = True
         record = self._store.get(JobKey(entry.task, entry.round_number))
-        return [] if record is None else self.apply(record, Receipted(), now_s)
+        ended = [] if record is None else self.apply(record, Receipted(), now_s)
+        if receipt.status in {"late", "rejected"}:
+            self._store.settle(entry.task, entry.round_number, "discarded")
+        return ended
 
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""

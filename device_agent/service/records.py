@@ -63,6 +63,9 @@ class JobStore(Protocol):
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
 
+    def unsettled(self, limit: int) -> list[JobKey]:
+        """Return the delivered jobs of which it is not known what became, newest first."""
+
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
 

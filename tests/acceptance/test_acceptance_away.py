@@ -135,6 +135,8 @@ def test_devices_that_were_away_are_late_with_what_they_owe_and_join_the_present
         assert (number, device) not in counted
         assert books.round(number).summary.late >= 1
         assert {one.status for one in receipts(tap) if one.xfer == xfer} - {"held"} == {"late"}
+        settled = f"SELECT settled FROM jobs WHERE round = {number}"
+        assert rows(away, device, settled) == [("discarded",)]
         assert device_jobs(away.state_dir(device), TASK)[number] == "done"
         assert any(
             late["round"] < number <= joined["round"] and device == who for number, who in counted

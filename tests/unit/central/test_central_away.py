@@ -244,3 +244,42 @@ def test_a_gateway_that_is_back_gets_the_new_round_in_the_same_breath(rig):
     outgoing = rig.gateway()
     assert [job.round for job in assignments(outgoing)] == [2]
     assert [out.topic.kind for out in outgoing if out.topic.kind is Kind.TASK] == [Kind.TASK]
+
+
+# -- what became of updates ----------------------------------------------------------------------
+
+
+def settlements(rig, region, *rounds):
+    refs = tuple(JobRef(task="t", round=number) for number in rounds)
+    _, outgoing = rig.ask_next(region, unsettled=refs)
+    ((_, answer),) = no_jobs(outgoing)
+    return {(one.round, one.counted, one.discarded) for one in answer.settled}
+
+
+def test_a_region_that_asks_learns_of_rounds_that_are_long_over(rig):
+    begin(rig)
+    for _ in range(4):
+        commit_round(rig, "a", "b")
+    rig.now_s += DAY_S
+    assert settlements(rig, "eu", 1, 3, 7) == {(1, ("a", "b"), ()), (3, ("a", "b"), ())}
+    assert settlements(rig, "eu") == set()
+
+
+def test_a_round_that_is_open_is_not_settled(rig):
+    job = begin(rig)
+    rig.update("a", job)
+    assert settlements(rig, "eu", job.round) == set()
+
+
+def test_a_device_that_moved_learns_in_its_new_region_what_became_of_its_update(rig):
+    begin(rig)
+    commit_round(rig, "a", "b")
+    move(rig, "a")
+    assert settlements(rig, "us", 1) == {(1, ("a",), ())}
+
+
+def test_what_was_accepted_and_then_abandoned_is_settled_as_discarded_to_who_asks(rig):
+    job = begin(rig)
+    rig.update("a", job)
+    rig.control("t", "cancel")
+    assert settlements(rig, "eu", 1) == {(1, (), ("a",))}

@@ -145,6 +145,36 @@ def test_a_counted_update_whose_receipt_was_lost_at_the_end_of_the_task_ends_as_
     assert bench.store.get(JobKey(TASK, 1)).settled == "counted"
 
 
+def unsettled(bench):
+    frame = decode_frame(of_kind(bench.sent, Kind.NEXT)[-1].payload)
+    return [ref.round for ref in frame.body(Next).unsettled]
+
+
+def test_it_asks_what_became_of_accepted_updates_until_it_knows(bench):
+    for number in (1, 2):
+        bench.assign(number=number, seed=number)
+        manifest, _ = offered(bench.train())
+        bench.receipt(manifest, "accepted")
+    bench = bench.reborn(now_s=bench.now_s + DAY_S)
+    assert unsettled(bench) == [2, 1]
+    question, _ = asked(bench)
+    told = Settlement(task=TASK, round=1, discarded=("d1",), reason="round abandoned")
+    bench.send(Kind.TASK, NoJob(settled=(told,)), corr=question)
+    bench = bench.reborn()
+    assert unsettled(bench) == [2]
+    assert bench.store.get(JobKey(TASK, 1)).settled == "discarded"
+
+
+@pytest.mark.parametrize("status", ["late", "rejected"])
+def test_an_update_that_is_refused_is_settled_by_its_receipt(bench, status):
+    bench.assign()
+    manifest, _ = offered(bench.train())
+    bench.receipt(manifest, status, code="E_LATE")
+    assert bench.store.get(JobKey(TASK, 1)).settled == "discarded"
+    bench = bench.reborn()
+    assert unsettled(bench) == []
+
+
 # -- a clock that is wrong by years -------------------------------------------------------------
 
 

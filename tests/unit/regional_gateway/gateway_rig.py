@@ -140,9 +140,11 @@ class Device(Writer):
     def heartbeat(self):
         return self.frames.frame(Heartbeat(load=0.1, memory_free_bytes=1))
 
-    def next(self, holding=()):
-        refs = tuple(JobRef(task=t, round=r) for t, r in holding)
-        return self.frames.frame(Next(holding=refs))
+    def next(self, holding=(), unsettled=()):
+        held, wanted = (
+            tuple(JobRef(task=t, round=r) for t, r in keys) for keys in (holding, unsettled)
+        )
+        return self.frames.frame(Next(holding=held, unsettled=wanted))
 
     def status(self, state="accepted", number=0, task=TASK, **more):
         return self.frames.frame(JobStatus(task=task, round=number, state=state, **more))

@@ -9,7 +9,15 @@ from gateway_rig import TASK, body, large, receipts, sha, take
 from regional_gateway.adapters.store import RECEIPTS_KEPT_S
 from schemas.envelope import decode_frame
 from schemas.limits import MIB, MIN_CHUNK_BYTES
-from schemas.messages import Assignment, DeviceState, GatewayState, JobStatus, Next, NoJob
+from schemas.messages import (
+    Assignment,
+    DeviceState,
+    GatewayState,
+    JobStatus,
+    Next,
+    NoJob,
+    Settlement,
+)
 from schemas.topics import EVERYONE_LEVEL, Kind, Topic
 
 DATA = b"an update"
@@ -208,6 +216,37 @@ def test_away_for_longer_than_receipts_are_kept_its_update_goes_to_central_once_
     rig.receipt(a, DATA, status="duplicate")
     assert [r.status for r in receipts(rig, a)] == ["duplicate"]
     assert rig.rows() == []
+
+
+# -- what became of updates ----------------------------------------------------------------------
+
+
+def test_a_device_that_was_away_learns_what_became_of_an_old_round_through_central(rig):
+    (a,) = rig.born("a")
+    rig.confirm()
+    rig.from_device(a, Kind.NEXT, a.next(unsettled=[(TASK, 3)]))
+    assert answers(rig, a) == [NoJob()]
+    rig.up.sent.clear()
+    rig.pass_time(301)
+    question = body(take(rig.up, Kind.NEXT)[0], Next)
+    assert [(ref.task, ref.round) for ref in question.unsettled] == [(TASK, 3)]
+    rig.disconnect("uplink")
+    rig.connect("uplink")
+    rig.confirm(settled=(Settlement(task=TASK, round=3, counted=("b", "a")),))
+    rig.from_device(a, Kind.NEXT, a.next(unsettled=[(TASK, 3)]))
+    (told,) = answers(rig, a)
+    assert told.settled == (Settlement(task=TASK, round=3, counted=("a",)),)
+    rig.up.sent.clear()
+    rig.pass_time(301)
+    assert body(take(rig.up, Kind.NEXT)[0], Next).unsettled == ()
+
+
+def test_of_two_settlements_of_a_round_the_fuller_one_stays(rig):
+    part = Settlement(task=TASK, round=3, counted=("b",))
+    whole = Settlement(task=TASK, round=3, counted=("b", "moved"))
+    for one in (part, whole, part):
+        rig.parts.store.save_settlement(one)
+    assert rig.parts.store.settlements() == [whole]
 
 
 # -- cut off from the region's broker -----------------------------------------------------------
