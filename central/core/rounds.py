@@ -18,7 +18,6 @@ from typing import Literal
 
 from typing_extensions import assert_never
 
-
 #: A deadline further off than its own length by more than this was set by another clock.
 CLOCK_TOLERANCE_S = 60.0
 
