@@ -11,10 +11,10 @@ DEMO ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench clean mosquitto
+.PHONY: help setup demo test check vectors bench failpoints clean mosquitto
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install everything into .venv (fast when nothing changed)
 
@@ -44,6 +44,10 @@ vectors: setup  ## Write the golden vectors of the wire format anew (a change ne
 
 bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" fails on a missed aim
 	@$(BIN)/python -m benchmarks.noop_round $(BENCH)
+
+failpoints: setup mosquitto  ## Kill the programs at every failpoint (half an hour), then print what one costs
+	$(BIN)/python -m pytest -m matrix tests/acceptance/test_acceptance_failpoint_matrix.py
+	@$(BIN)/python -m benchmarks.failpoint_cost
 
 clean:  ## Remove what was built, installed and run here
 	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache

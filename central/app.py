@@ -1,5 +1,6 @@
 """Central's composition root: names the adapters, starts the parts, runs the loop."""
 
+import os
 import queue
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
-from central.adapters.jobs import EXPORTED, Jobs, read_model
+from central.adapters.jobs import EXPORTED, Jobs, read_model, reader_of
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
@@ -32,6 +33,7 @@ from transport.database import (
     open_database,
     transaction,
 )
+from transport.failpoint_catalogue import arm_program
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
@@ -58,11 +60,13 @@ def run(settings: CentralSettings) -> int:
     """Run central until SIGTERM or SIGINT; return the exit code.
 
     Raises:
+        FailpointError: The environment arms a failpoint that is not there.
         PluginError: A strategy of the settings cannot be imported.
         DataError: A held-out set cannot be loaded.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
     """
+    arm_program("central", os.environ)
     strategies = load_strategies(settings.strategies)
     modeler = TorchModeler(settings.models, settings.eval_data)
     database = settings.state_dir / DATABASE
@@ -74,7 +78,8 @@ def run(settings: CentralSettings) -> int:
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
         exporter = ExportProcess(settings.models)
-        jobs = Jobs(database, objects, modeler, exporter, strategies, settings.state_dir / MODELS)
+        reader, models = reader_of(database), settings.state_dir / MODELS
+        jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
         worker = Workers(events, jobs.work)
         desk = Desk(
             store=SqliteStore(connection),

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from central.settings import CentralSettings
+from transport.failpoints import FailpointError
 from transport.settings import SettingsError
 
 
@@ -48,6 +49,8 @@ def central(  # noqa: PLR0913, PLR0917 - one argument an option
 
     try:
         code = app.run(settings)
+    except FailpointError as error:
+        raise click.UsageError(str(error)) from error
     except (OSError, ValueError, *app.StartError) as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(code)

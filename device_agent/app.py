@@ -1,5 +1,6 @@
 """The agent's composition root: names the adapters, starts the parts, runs the loop."""
 
+import os
 import platform
 import queue
 import secrets
@@ -45,6 +46,7 @@ from transport.database import (
     transaction,
 )
 from transport.events import Outgoing
+from transport.failpoint_catalogue import arm_program
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
@@ -96,11 +98,13 @@ def run(settings: DeviceSettings) -> int:
     """Run one device until SIGTERM or SIGINT; return the exit code.
 
     Raises:
+        FailpointError: The environment arms a failpoint that is not there.
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
         DatabaseCorruptError: The database is damaged.
         SessionDeadError: The MQTT session ended by itself.
     """
+    arm_program("device", os.environ)
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
     objects = ObjectStore(settings.state_dir)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from device_agent.settings import DeviceSettings
+from transport.failpoints import FailpointError
 from transport.settings import SettingsError
 
 
@@ -52,6 +53,8 @@ def device(config: Path | None, **flags: object) -> None:
 
     try:
         code = app.run(settings)
+    except FailpointError as error:
+        raise click.UsageError(str(error)) from error
     except (OSError, ValueError, *app.StartError) as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(code)

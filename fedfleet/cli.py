@@ -35,6 +35,9 @@ COMMANDS: dict[str, Entry] = {
     "device": Entry("device_agent.cli:device", "Run one device agent."),
     "devices": Entry("fedfleet.commands.devices:devices", "List gateways and devices."),
     "export": Entry("fedfleet.commands.export:export", "Write a trained model to a file."),
+    "failpoints": Entry(
+        "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."
+    ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),

@@ -1,5 +1,6 @@
 """The gateway's composition root: names the adapters, starts the sessions, runs the loop."""
 
+import os
 import queue
 import secrets
 import signal
@@ -26,6 +27,7 @@ from transport.database import (
     transaction,
 )
 from transport.events import Outgoing
+from transport.failpoint_catalogue import arm_program
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
@@ -46,11 +48,13 @@ def run(settings: GatewaySettings) -> int:
     """Run the gateway until SIGTERM or SIGINT; return the exit code.
 
     Raises:
+        FailpointError: The environment arms a failpoint that is not there.
         DatabaseCorruptError: The database is damaged.
         DatabaseVersionError: It was written by another version.
         SessionDeadError: A session ended by itself.
         BrokerUrlError: A broker's URL does not fit.
     """
+    arm_program("gateway", os.environ)
     with closing(
         open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
     ) as connection:

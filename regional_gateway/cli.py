@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from regional_gateway.settings import GatewaySettings
+from transport.failpoints import FailpointError
 from transport.settings import SettingsError
 
 
@@ -49,6 +50,8 @@ def gateway(  # noqa: PLR0913, PLR0917 - one argument an option
 
     try:
         code = app.run(settings)
+    except FailpointError as error:
+        raise click.UsageError(str(error)) from error
     except (OSError, ValueError, *app.StartError) as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(code)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from schemas.errors import PayloadError
 from schemas.messages import ObjectManifest
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore, read_block
 
 _DIGEST_BYTES = 32
@@ -73,6 +74,7 @@ class Assembly:
         with self._path.open("r+b") as file:
             file.seek(k * self._manifest.chunk_bytes)
             file.write(data)
+        failpoint("transport.chunk.written")
         self._have.add(k)
         if k == self._hashed:
             self._hash_on(data)
@@ -93,6 +95,7 @@ class Assembly:
             self.discard()
             message = f"sha256: the chunks give {found}, the manifest says {self._manifest.sha256}"
             raise ObjectMismatchError(message)
+        failpoint("transport.part.whole")
         return store.adopt(self._path, self._manifest.sha256, durable=durable)
 
     def discard(self) -> None:
@@ -131,6 +134,7 @@ class Assembly:
 
     def _resume(self) -> None:
         self._path.touch()
+        failpoint("transport.part.created")
         with self._path.open("r+b") as file:
             file.truncate(min(self._path.stat().st_size, self._manifest.size))
             for k in range(self._manifest.chunks):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import MessageError
+from transport.failpoints import failpoint
 
 _BUSY_TIMEOUT_S = 10.0
 _WAL_KEPT_BYTES = 16 * 1024 * 1024
@@ -117,7 +118,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN DEFERRED")
     try:
         yield connection
+        failpoint("transport.commit.before")
         connection.execute("COMMIT")
+        failpoint("transport.commit.after")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -168,6 +171,7 @@ def next_boot(connection: sqlite3.Connection, now_s: float) -> int:
         " ON CONFLICT (one) DO UPDATE SET boot = max(boot + 1, excluded.boot)",
         (int(now_s),),
     )
+    failpoint("transport.boot.persisted")
     return _boot(connection)
 
 

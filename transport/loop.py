@@ -18,6 +18,7 @@ from schemas.errors import WireError
 from transport.backlog import Backlog, Item
 from transport.database import is_damage, is_storage_failure, savepoint, transaction
 from transport.events import MessageArrived, Outgoing, Session
+from transport.failpoints import failpoint
 from transport.log_gate import LogGate
 
 _MAX_WAIT_S = 1.0
@@ -135,6 +136,7 @@ class ServiceLoop:
                 raise SessionDeadError(name)
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
+        failpoint("transport.batch.gathered")
         try:
             done, failed, outgoing = self._commit(batch)
         except Exception as error:
@@ -142,6 +144,7 @@ class ServiceLoop:
                 raise
             self._wait_for_storage(batch, error)
             return
+        failpoint("transport.turn.committed")
         self._after_commit(done, failed, outgoing)
 
     def stop(self) -> None:
@@ -170,9 +173,11 @@ class ServiceLoop:
         with transaction(self._connection):
             for item in batch:
                 handled = self._handle(item, now_s, outgoing)
+                failpoint("transport.event.handled")
                 (done if handled else failed).append(item)
             if self._tick_due_s(now_s) <= now_s:
                 self._tick(now_s, outgoing)
+            failpoint("transport.turn.handled")
         return done, failed, outgoing
 
     def _handle(self, item: Item, now_s: float, outgoing: list[Outgoing]) -> bool:
@@ -206,14 +211,19 @@ class ServiceLoop:
             _log.info("storage_recovered", after_pauses=self._pauses)
             self._pauses = 0
         for message in outgoing:
+            failpoint("transport.publish.before")
             self._publish(message, now_s)
+            failpoint("transport.publish.after")
+        failpoint("transport.turn.published")
         self.counts["handled"] += len(done)
         for item in done + [item for item in failed if self._is_given_up(item, now_s)]:
             self._acknowledge(item.event, now_s)
+        failpoint("transport.turn.acknowledged")
         try:
             self._handler.after_commit()
         except Exception as error:  # noqa: BLE001 - the loop outlives any fault of its handler
             self._log_failure("after_commit_failed", error, now_s)
+        failpoint("transport.turn.ended")
 
     def _is_given_up(self, item: Item, now_s: float) -> bool:
         self.counts["failed"] += 1
@@ -243,7 +253,9 @@ class ServiceLoop:
         if not isinstance(event, MessageArrived):
             return
         try:
+            failpoint("transport.ack.before")
             event.ack()
+            failpoint("transport.ack.after")
         except Exception as error:  # noqa: BLE001 - the message then comes again, as any may
             self._log_failure("ack_failed", error, now_s)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from schemas.ids import is_hex
 from schemas.limits import DEFAULT_CHUNK_BYTES, MAX_INLINE_BYTES, MAX_OBJECT_BYTES, MIB
 from schemas.messages import ObjectManifest
+from transport.failpoints import failpoint
 
 _SHA256_LENGTH = 64
 
@@ -143,6 +144,7 @@ class ObjectStore:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
+            failpoint("transport.object.written")
             self.adopt(temporary, sha256, durable=durable)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -158,9 +160,12 @@ class ObjectStore:
         target = self.path(sha256)
         if durable:
             _fsync(path)
+            failpoint("transport.object.fsynced")
         path.replace(target)
+        failpoint("transport.object.renamed")
         if durable:
             _fsync(self._objects)
+            failpoint("transport.object.settled")
         self._intact.add(sha256)
         return target
 
@@ -184,6 +189,7 @@ class ObjectStore:
         """Remove an object; one that is not there is no error."""
         self._intact.discard(sha256)
         self.path(sha256).unlink(missing_ok=True)
+        failpoint("transport.object.removed")
 
     def sizes(self) -> dict[str, int]:
         """Return every object's size in bytes, oldest object first."""

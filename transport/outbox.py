@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transport.failpoints import failpoint
+
 OUTBOX_SCHEMA = """
 CREATE TABLE outbox (
     xfer TEXT PRIMARY KEY,
@@ -83,6 +85,7 @@ class Outbox:
             f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
             values,
         )
+        failpoint("transport.outbox.added")
         return cursor.rowcount == 1
 
     def get(self, xfer: str) -> OutboxEntry | None:
@@ -107,6 +110,7 @@ class Outbox:
             "UPDATE outbox SET tries = tries + 1, next_try_s = ? WHERE xfer = ?",
             (next_try_s, xfer),
         )
+        failpoint("transport.outbox.attempted")
 
     def postpone(self, xfer: str, next_try_s: float) -> None:
         """Set when the next try is due, without counting one."""
@@ -119,6 +123,7 @@ class Outbox:
         self._connection.execute(
             "UPDATE outbox SET held = 1, next_try_s = ? WHERE xfer = ?", (next_try_s, xfer)
         )
+        failpoint("transport.outbox.held")
 
     def remove(self, xfer: str, sha256: str) -> OutboxEntry | None:
         """Remove a row if its object has this digest; return what was removed."""
@@ -126,23 +131,21 @@ class Outbox:
         if entry is None or entry.sha256 != sha256:
             return None
         self._connection.execute("DELETE FROM outbox WHERE xfer = ?", (xfer,))
+        failpoint("transport.outbox.removed")
         return entry
 
-    def wake(self, now_s: float, held_after_s: float) -> None:
-        """Make every row due now, as if never tried; held ones keep their time.
+    def wake(self, now_s: float, held_s: float) -> None:
+        """Make every row due now, as if never tried; held ones by ``held_s`` at the latest.
 
-        Args:
-            now_s: Now, unix seconds.
-            held_after_s: A held row is due after so long at the latest: a clock that has been
-                set back must not put it off for years.
+        The clock may have been set back since their time was chosen.
         """
         self._connection.execute(
             "UPDATE outbox SET tries = 0, next_try_s = ? WHERE held = 0", (now_s,)
         )
-        latest_s = now_s + held_after_s
         self._connection.execute(
-            "UPDATE outbox SET next_try_s = ? WHERE next_try_s > ?", (latest_s, latest_s)
+            "UPDATE outbox SET next_try_s = ? WHERE held = 1 AND next_try_s > ?", (held_s, held_s)
         )
+        failpoint("transport.outbox.woken")
 
     def total_bytes(self) -> int:
         """Return the sum of all objects' sizes."""

@@ -12,6 +12,7 @@ from schemas.limits import DEFAULT_CREDITS, MAX_CHUNK_BYTES, MIB
 from schemas.messages import ObjectManifest
 from transport.assembly import Assembly, ObjectMismatchError, check_manifest
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from transport.pull import Ask, Pull, PullProgress, PullRefusedError
 from transport.transfer import ChunkWindow
@@ -105,6 +106,7 @@ class Puller:
         window = ChunkWindow(manifest.chunks, self._credit, assembly.have)
         pull = Pull(manifest, assembly, window, ask, patience_s, durable, patience_s > 0.0, now_s)
         self._pulls[key] = pull
+        failpoint("transport.pull.begun")
         return self._step(key, pull, now_s)
 
     def chunk(
@@ -226,6 +228,7 @@ class Puller:
             del self._pulls[key]
             raise
         pull.completed = True
+        failpoint("transport.pull.finished")
 
     def _ask_all(self, pulls: Iterable[Pull], now_s: float) -> list[Outgoing]:
         room = self._room_bytes

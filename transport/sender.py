@@ -10,6 +10,7 @@ from schemas.limits import DEFAULT_CREDITS, MIB
 from schemas.messages import Need, Receipt
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import read_block
 from transport.outbox import Outbox, OutboxEntry
 from transport.retry import Backoff
@@ -105,6 +106,7 @@ class Sender:
         chunks = -(-entry.size // entry.chunk_bytes)
         wanted = [k for k in need.want if k < chunks][: min(need.credit, _MAX_ANSWERED)]
         self._under_way[entry.xfer] = _Offer(now_s + _PULLED_S, _cost(entry))
+        failpoint("transport.chunks.answered")
         return self._chunks(entry, entry.path, wanted)
 
     def on_receipt(self, receipt: Receipt, now_s: float) -> ReceiptEffect:
@@ -123,7 +125,7 @@ class Sender:
 
     def wake(self, now_s: float) -> None:
         """Offer everything that no gateway holds at once: the counterpart is back."""
-        self._outbox.wake(now_s, HELD_REPEAT_S)
+        self._outbox.wake(now_s, now_s + HELD_REPEAT_S)
         self._under_way.clear()
         self._is_full = False
 

@@ -1,6 +1,7 @@
 """Has a model written as ONNX by a process that ends when it is done."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -38,6 +39,7 @@ class ExportProcess:
             ExportProcessError: It was not written.
         """
         request = {
+            "parent": os.getpid(),
             "models": self._models,
             "submission": json.loads(submission.model_dump_json()),
             "data": json.loads(data.model_dump_json()),

@@ -38,6 +38,7 @@ from central.service.ports import (
     PrepareModel,
     RoundAggregated,
 )
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates.codecs import create
 from updates.layout import Layout
@@ -52,24 +53,24 @@ class Jobs:
 
     def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
-        database: Path,
+        open_database: Callable[[], sqlite3.Connection],
         objects: ObjectStore,
         modeler: Modeler,
         exporter: Exporter,
         strategies: Mapping[str, Callable[..., Strategy]],
         models_dir: Path,
     ) -> None:
-        """Prepare; the database is opened read-only, a job at a time.
+        """Prepare.
 
         Args:
-            database: Central's database.
+            open_database: Opens central's database to read it, for one job at a time.
             objects: Where models and large updates are.
             modeler: Builds and measures models.
             exporter: Writes final models out.
             strategies: A user's own strategies, by name.
             models_dir: Where final models are written for persons.
         """
-        self._database = database
+        self._open_database = open_database
         self._objects = objects
         self._modeler = modeler
         self._exporter = exporter
@@ -90,11 +91,13 @@ class Jobs:
                 return None
 
     def _prepare(self, job: PrepareModel) -> JobEvent:
+        failpoint("central.preparation.begun")
         try:
             layout, vector = self._modeler.first_model(job.submission, job.data)
         except ValueError as error:
             return JobFailed(job, str(error))
         sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}")
+        failpoint("central.preparation.stored")
         return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
@@ -102,8 +105,9 @@ class Jobs:
         strategy = registry.create(
             task.submission.strategy, task.submission.strategy_params, self._strategies
         )
+        failpoint("central.aggregation.begun")
         layout, model = read_model(self._objects.path(job.round.base_model_sha256))
-        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as database:
+        with closing(self._open_database()) as database:
             items = self._contributions(database, job, layout)
             contributions = Contributions(model, items)
             state = _load_state(job.state) if job.state else strategy.init(model)
@@ -112,7 +116,9 @@ class Jobs:
             except StrategyError as error:
                 return JobFailed(job, str(error))
         del contributions, model
+        failpoint("central.aggregation.computed")
         sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
+        failpoint("central.aggregation.stored")
         return RoundAggregated(task.task, number, sha256, _dump_state(state))
 
     def _contributions(
@@ -147,6 +153,7 @@ class Jobs:
             return ModelEvaluated(task.task, job.round)
         layout, vector = read_model(self._objects.path(task.model_sha256))
         metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
+        failpoint("central.evaluation.measured")
         return ModelEvaluated(task.task, job.round, metrics)
 
     def _export(self, job: ExportModel) -> None:
@@ -159,9 +166,17 @@ class Jobs:
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
+        failpoint("central.export.copied")
         target = directory / "model.onnx"
         self._exporter.write(task.submission, task.plan.data, source, target)
+        failpoint("central.export.written")
         (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
+        failpoint("central.export.noted")
+
+
+def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
+    """Return what opens a database to read what is committed; the program may go on meanwhile."""
+    return lambda: sqlite3.connect(f"file:{database}?mode=ro", uri=True)
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:
@@ -185,6 +200,7 @@ def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> 
     with path.open("wb") as file:
         file.write(header)
         file.write(values)
+    failpoint("central.model.written")
     objects.adopt(path, sha256, durable=True)
     return sha256, len(header) + len(values)
 

@@ -28,6 +28,7 @@ SCHEMA_VERSION = 1
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
+_TOTALS = lru_cache(256)(Totals.model_validate_json)
 #: Rows are read far more often than they change; what is read is frozen, so it may be shared.
 _DEVICE = lru_cache(8192)(DeviceState.model_validate_json)
 _GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
@@ -35,6 +36,8 @@ _SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
 _PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
 _SUMMARY = lru_cache(1024)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
+_read_progress = lru_cache(256)(_PROGRESS.validate_json)
+_read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
 _NAMES = TypeAdapter(tuple[str, ...])
 
 _TASK_COLUMNS = (
@@ -314,7 +317,7 @@ class SqliteStore:
                 boot,
                 seq,
                 bool(online),
-                DeviceState.model_validate_json(text),
+                _DEVICE(text),
                 at_s,
             )
             for device, region, boot, seq, online, text, at_s in rows.fetchall()
@@ -346,12 +349,12 @@ def _task(row: tuple[str, ...]) -> TaskRecord:
         submission=_SUBMISSION(submission),
         min_clients=int(min_clients),
         created_s=float(created_s),
-        progress=_PROGRESS.validate_json(progress),
+        progress=_read_progress(progress),
         ended_s=None if ended_s is None else float(ended_s),
         plan=_PLAN(plan) if plan else None,
         model_sha256=sha,
         metrics=_METRICS.validate_json(metrics),
-        totals=Totals.model_validate_json(totals),
+        totals=_TOTALS(totals),
     )
 
 
@@ -359,7 +362,7 @@ def _round(row: tuple[str, ...]) -> RoundRecord:
     task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary = row
     return RoundRecord(
         task=task,
-        state=_ROUND_STATE.validate_json(state),
+        state=_read_round_state(state),
         base_model_sha256=base,
         base_model_bytes=int(base_bytes),
         opened_s=float(opened_s),

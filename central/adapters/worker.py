@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from central.service.ports import ExportModel, Job, JobEvent, JobFailed
+from transport.failpoints import failpoint
 
 _log = structlog.get_logger()
 _JOIN_S = 5.0
@@ -43,6 +44,7 @@ class ThreadWorker:
             except Exception as error:  # noqa: BLE001 - a job's fault must not end the thread
                 _log.exception("job_failed", job=type(job).__name__)
                 event = JobFailed(job, f"{type(error).__name__}: {error}"[:500])
+            failpoint("central.result.due")
             if event is not None:
                 self._events.put(event)
 

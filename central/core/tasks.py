@@ -58,6 +58,8 @@ def too_few(task: TaskProgress, reason: str, now_s: float) -> TaskProgress:
         now_s: The time, unix seconds.
     """
     waited_s = now_s - task.waiting_since_s
+    if waited_s < 0:  # the clock was set back meanwhile
+        task = replace(task, waiting_since_s=now_s)
     if waited_s >= task.selection_timeout_s:
         text = f"{reason}; gave up after {task.selection_timeout_s:g} s (selection_timeout_s)"
         return fail(task, text)

@@ -5,6 +5,7 @@ axis of input and output is free.
 """
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,9 @@ def export_onnx(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -
         OSError: The file cannot be written.
     """
     training = module.training
-    draft = path.with_name(f".{path.name}.draft")
+    for leftover in path.parent.glob(f".{path.name}.*.draft"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         module.eval()
         _write(module, input_shape, draft)

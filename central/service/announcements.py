@@ -8,6 +8,7 @@ from central.service.registry import Registry
 from schemas.tasks import CentralState, TaskStatus
 from schemas.topics import Kind, Topic
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 #: Statuses that stay retained; those of older ended tasks are cleared.
 MAX_RETAINED = 100
@@ -30,10 +31,12 @@ class Announcements:
 
     def birth(self, now_s: float) -> Iterator[Outgoing]:
         """Say that central is there, and every status again: the broker may have lost them."""
+        failpoint("central.birth.due")
         yield state_message("online", self._desk.boot, now_s)
         ended = self._desk.store.ended_tasks()[-MAX_RETAINED:]
         for task in (*ended, *self._desk.store.live_tasks()):
             yield self._message(task, now_s)
+        failpoint("central.birth.told")
 
     def changed(self, now_s: float, *, urgent_only: bool) -> Iterator[Outgoing]:
         """Yield the statuses that changed."""

@@ -21,6 +21,7 @@ from schemas.messages import (
 )
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import describe
 from transport.retry import Backoff
 
@@ -105,6 +106,7 @@ class Assignments:
         ]
         settled = _that_fit([*asked, *self._settled_last(region)])
         answer = NoJob(keep=held, settled=settled)
+        failpoint("central.question.answered")
         yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
 
     def _send(
@@ -120,6 +122,7 @@ class Assignments:
         repeat = self._repeats[key]
         repeat.next_s = now_s + self._backoff.delay_s(repeat.tries, self._desk.rng)
         repeat.tries += 1
+        failpoint("central.assignment.due")
         yield self._frame(task, record, region, members)
 
     def _frame(

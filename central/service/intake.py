@@ -16,6 +16,7 @@ from schemas.ids import derived_task_id, is_id
 from schemas.limits import MAX_SUBMIT_BYTES
 from schemas.tasks import TaskSubmission, parse_control, parse_submission
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 #: For this long after its end, the same message is still the same task.
 SAME_TASK_S = 600.0
@@ -64,6 +65,7 @@ class Intake:
             tasks.pause(task.progress) if action == "pause" else tasks.resume(task.progress, now_s)
         )
         self._desk.save_task(replace(task, progress=progress))
+        failpoint("central.task.controlled")
 
     def _check(self, submission: TaskSubmission) -> int:
         self._desk.catalog.check(submission)
@@ -84,6 +86,7 @@ class Intake:
             waiting_since_s=now_s,
         )
         self._desk.save_task(TaskRecord(name, submission, min_clients, now_s, progress))
+        failpoint("central.task.added")
 
     def _derived_name(self, payload: bytes, now_s: float) -> str:
         base = derived_task_id(payload)

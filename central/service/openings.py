@@ -12,6 +12,7 @@ from central.service.ports import ExportModel, PrepareModel
 from central.service.records import RoundRecord, TaskRecord
 from central.service.registry import Registry
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 
 class Openings:
@@ -41,6 +42,7 @@ class Openings:
             if task.progress.committed:
                 self._desk.jobs.append(ExportModel(task))
             yield from self._desk.cancel(task.task)
+            failpoint("central.task.ended")
         self._desk.save_task(task)
 
     def _try_to_open(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
@@ -52,6 +54,7 @@ class Openings:
         elif task.plan is None:
             self._desk.save_task(replace(task, progress=tasks.prepare(task.progress)))
             self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+            failpoint("central.preparation.due")
         else:
             yield from self._open(task, fit, now_s)
 
@@ -75,6 +78,7 @@ class Openings:
         task = replace(task, progress=tasks.open_round(task.progress), totals=totals)
         self._desk.save_task(task)
         self._desk.store.save_round(record)
+        failpoint("central.round.opened")
         yield from self._assignments.send(task, record, now_s)
 
     def _busy(self, besides_task: str) -> frozenset[str]:

@@ -22,9 +22,10 @@ from central.service.uploads import Uploads
 from schemas import topics
 from schemas.envelope import Frame, decode_frame
 from schemas.errors import IdentityError, MessageError
-from schemas.messages import DeviceState, Get, JobStatus, Next
+from schemas.messages import ControlNote, DeviceState, Get, JobStatus, Next
 from schemas.topics import Kind, Topic
 from transport.events import Connected, MessageArrived, Outgoing
+from transport.failpoints import failpoint
 from transport.retry import Backoff
 
 #: Causes that will not go away: such a device is not asked again for the task.
@@ -32,6 +33,8 @@ LASTING_CODES = frozenset({"memory", "data", "model", "policy"})
 _TICK_S = 0.5
 _PURGE_EVERY_S = 3600.0
 _KEEP_PARTS_S = 86_400.0
+#: What is retained is told again so often: a broker may have lost it without a word.
+_ANNOUNCE_EVERY_S = 300.0
 
 
 class Orchestrator:
@@ -43,6 +46,7 @@ class Orchestrator:
         self._keep_task_s = keep_task_s
         self._purge_at_s = 0.0
         self._ticked_s = 0.0
+        self._announce_at_s = float("inf")
         self._registry = Registry(desk)
         self._assignments = Assignments(desk, Backoff())
         self._openings = Openings(desk, self._registry, self._assignments)
@@ -69,6 +73,8 @@ class Orchestrator:
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.due(now_s)
         yield from self._announcements.changed(now_s, urgent_only=False)
+        if now_s >= self._announce_at_s:
+            yield from self._announce(now_s)
         if now_s >= self._purge_at_s:
             self._purge_at_s = now_s + _PURGE_EVERY_S
             self._purge(now_s)
@@ -81,13 +87,16 @@ class Orchestrator:
         """Give the worker the jobs that the transaction made due."""
         for job in self._desk.take_jobs():
             self._worker.submit(job)
+            failpoint("central.job.submitted")
         while self._desk.discarded:
             sha256 = self._desk.discarded.pop()
             if not self._desk.store.is_referred_to(sha256):
                 self._desk.objects.remove(sha256)
+                failpoint("central.object.discarded")
 
     def _purge(self, now_s: float) -> None:
         self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)
+        failpoint("central.tasks.purged")
         self._desk.puller.expire(now_s)
         self._desk.objects.remove_parts(now_s - _KEEP_PARTS_S)
 
@@ -109,13 +118,17 @@ class Orchestrator:
                 return
 
     def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
-        yield from self._announcements.birth(now_s)
+        yield from self._announce(now_s)
         self._assignments.wake(None, now_s)
         if not self._is_recovered:
             self._is_recovered = True
             self._rounds.recover()
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.wake(now_s)
+
+    def _announce(self, now_s: float) -> Iterator[Outgoing]:
+        self._announce_at_s = now_s + _ANNOUNCE_EVERY_S
+        yield from self._announcements.birth(now_s)
 
     def _on_message(self, message: MessageArrived, now_s: float) -> Iterator[Outgoing]:
         topic = topics.parse(message.topic_name)
@@ -150,11 +163,22 @@ class Orchestrator:
             yield from self._on_gateway_state(region, frame, now_s)
         elif kind is Kind.NEXT:
             question = frame.body(Next)
+            if self._registry.lacks_birth(region, frame):
+                yield self._rebirth(region)
             yield from self._assignments.answer(region, question, frame.header.id, now_s)
         else:
             yield from self._downloads.get(region, frame.body(Get))
 
+    def _rebirth(self, region: str) -> Outgoing:
+        """Ask a gateway for its birth, with a boot above the newest that was seen of it."""
+        known = self._desk.store.gateway(region)
+        note = ControlNote(action="rebirth", boot=known.boot if known else None)
+        return self._desk.to_gateway(region, Kind.CONTROL, note)
+
     def _on_gateway_state(self, region: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
+        if self._registry.is_outdated(region, frame):
+            yield self._rebirth(region)
+            return
         silent, heard, is_birth = self._registry.gateway_state(region, frame, now_s)
         for device in sorted(silent):
             yield from self._rounds.on_all(core.ClientLost(device), now_s)

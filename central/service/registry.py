@@ -12,6 +12,7 @@ from central.service.records import DeviceRecord, GatewayRecord
 from schemas.envelope import Frame
 from schemas.errors import IdentityError
 from schemas.messages import DeviceState, GatewayState
+from transport.failpoints import failpoint
 
 
 class Registry:
@@ -41,6 +42,7 @@ class Registry:
             state = known.state.model_copy(update={"status": "offline", "boot": state.boot})
             order = max(order, (known.boot, known.seq))
         self._desk.store.save_device(DeviceRecord(device, region, *order, is_online, state, now_s))
+        failpoint("central.device.saved")
         self._desk.wants_schedule = True
         if known is not None and known.is_online == is_online and known.region == region:
             return True if is_online and known.boot != state.boot else None
@@ -66,6 +68,7 @@ class Registry:
             state = known.state.model_copy(update={"status": "offline"})
             order = max(order, (known.boot, known.seq))
         self._desk.store.save_gateway(GatewayRecord(region, *order, is_online, state, now_s))
+        failpoint("central.gateway.saved")
         self._desk.wants_schedule = True
         before = frozenset(known.state.silent) if known else frozenset()
         after = frozenset(state.silent)
@@ -73,6 +76,20 @@ class Registry:
         silent = self._of_region(after - before, region)
         heard = self._of_region(before - after, region)
         return silent, heard, is_online and not was_online
+
+    def is_outdated(self, region: str, frame: Frame) -> bool:
+        """Tell whether a gateway's birth has an older boot than the newest that is known of it.
+
+        Its clock was set back and its counter lost, or a broker repeats an old message.
+        """
+        state = frame.body(GatewayState)
+        known = self._desk.store.gateway(region)
+        return known is not None and state.status == "online" and state.boot < known.boot
+
+    def lacks_birth(self, region: str, frame: Frame) -> bool:
+        """Tell whether a gateway's word shows that its newest birth was missed or refused."""
+        known = self._desk.store.gateway(region)
+        return known is None or not known.is_online or frame.header.boot != known.boot
 
     def candidates(self, task: str, busy: frozenset[str]) -> Iterator[Candidate]:
         """Yield every device as a candidate for a task."""
@@ -126,7 +143,11 @@ class Registry:
 
 
 def _is_news(known: DeviceRecord | GatewayRecord, is_online: bool, order: tuple[int, int]) -> bool:  # noqa: FBT001
-    """Tell whether a state is newer; a Will is written before the birth that it ends."""
+    """Tell whether a state is newer; a Will is written before the birth that it ends.
+
+    A Will that is repeated late buries who is back; the same birth, told again, undoes that.
+    """
     if not is_online:
         return order[0] >= known.boot
-    return order > (known.boot, known.seq)
+    newest = (known.boot, known.seq)
+    return order > newest or (order == newest and not known.is_online)

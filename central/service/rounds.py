@@ -21,6 +21,7 @@ from central.service.ports import (
 from central.service.records import ResolvedPlan, RoundRecord, TaskRecord
 from schemas.tasks import RoundSummary
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 
 class Rounds:
@@ -45,6 +46,7 @@ class Rounds:
             return
         record = replace(record, state=state)
         self._desk.store.save_round(record)
+        failpoint("central.round.saved")
         self._desk.touch(task, urgent=state.reason != before.reason)
         for instruction in instructions:
             yield from self._carry_out(record, instruction, now_s)
@@ -69,10 +71,12 @@ class Rounds:
 
     def _aggregate(self, record: RoundRecord) -> None:
         self._desk.store.save_round(record)
+        failpoint("central.round.frozen")
         self._assignments.ended(record.task, record.state.number)
         task = self._desk.task(record.task)
         state = self._desk.store.strategy_state(record.task)
         self._desk.jobs.append(AggregateRound(task, record, state))
+        failpoint("central.aggregation.due")
 
     def _replace(self, record: RoundRecord, count: int, now_s: float) -> Iterator[Outgoing]:
         task = self._desk.task(record.task)
@@ -87,6 +91,7 @@ class Rounds:
     def _abandon(self, record: RoundRecord, reason: str, now_s: float) -> Iterator[Outgoing]:
         number = record.state.number
         self._desk.store.settle(record.task, number, (), f"round abandoned: {reason}")
+        failpoint("central.round.abandoned")
         task = self._desk.task(record.task)
         self._close(task, record, None, now_s)
         if not task.progress.is_final:
@@ -110,6 +115,7 @@ class Rounds:
         self._desk.save_task(
             replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
         )
+        failpoint("central.task.prepared")
 
     def on_aggregated(self, event: RoundAggregated, now_s: float) -> Iterator[Outgoing]:
         """Commit a round: model, strategy's state, contributors and progress in one go."""
@@ -123,11 +129,14 @@ class Rounds:
         counted = record.contributors or ()
         late = "arrived after the round had enough"
         self._desk.store.settle(event.task, event.round, counted, late)
+        failpoint("central.round.settled")
         self._desk.store.save_strategy_state(event.task, event.state)
+        failpoint("central.strategy.saved")
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
         task = replace(task, model_sha256=event.sha256, progress=progress)
         self._desk.save_task(task)
+        failpoint("central.round.committed")
         yield from self._evaluate(task, event.round, now_s)
 
     def _evaluate(self, task: TaskRecord, number: int, now_s: float) -> Iterator[Outgoing]:
@@ -150,6 +159,7 @@ class Rounds:
             progress = replace(progress, reason=f"round {event.round}: {event.problem}")
         metrics = event.metrics or task.metrics
         task = replace(task, progress=progress, metrics=metrics)
+        failpoint("central.round.evaluated")
         yield from self._openings.end_if_final(task, now_s)
 
     def on_failure(self, event: JobFailed, now_s: float) -> Iterator[Outgoing]:
@@ -172,6 +182,7 @@ class Rounds:
         """Take up the heavy work that was due when central stopped."""
         for task in self._desk.store.live_tasks():
             self._recover(task)
+            failpoint("central.work.recovered")
 
     def _recover(self, task: TaskRecord) -> None:
         if task.progress.step == "preparing":
@@ -200,6 +211,7 @@ class Rounds:
             self._desk.store.settle(task.task, state.number, (), reason)
             self._close(task, replace(record, state=state), None, now_s)
         cancelled = replace(task, progress=tasks.cancel(task.progress))
+        failpoint("central.task.cancelled")
         yield from self._openings.end_if_final(cancelled, now_s)
 
     def _close(
@@ -212,13 +224,14 @@ class Rounds:
             reason=record.state.reason,
             late=self._desk.store.late(record.task, record.state.number),
             clients=len(record.contributors or ()) if model else 0,
-            seconds=round(now_s - record.opened_s, 4),
+            seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)
         )
+        failpoint("central.round.closed")
         self._assignments.ended(record.task, record.state.number)
         self._desk.touch(task.task)
         self._desk.wants_schedule = True

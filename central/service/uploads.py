@@ -22,6 +22,7 @@ from schemas.messages import Need, Receipt, UpdateManifest
 from schemas.topics import Kind
 from transport.assembly import ObjectMismatchError
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
 from updates.codecs import create
 from updates.pipeline import check_update
@@ -68,12 +69,14 @@ class Uploads:
     def offer(self, region: str, xfer: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
         """Answer a manifest: with a receipt, or by pulling the object."""
         offer = frame.body(UpdateManifest)
+        failpoint("central.upload.offered")
         try:
             known = self._check_identity(region, xfer, frame, offer)
             if known is None:
                 self._gate(offer)
                 yield from self._fetch(region, offer, frame, now_s)
                 return
+            failpoint("central.receipt.repeated")
             yield self._desk.receipt(region, known)
         except WireError as error:
             yield from self._refuse(region, offer, error, now_s)
@@ -180,6 +183,7 @@ class Uploads:
         if progress.completed is None:
             return
         self._forget(offer.xfer)
+        failpoint("central.upload.whole")
         try:
             known = self._desk.store.contribution(offer.task, offer.round, offer.device)
             if known is not None:
@@ -215,10 +219,13 @@ class Uploads:
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))
             return
+        failpoint("central.contribution.added")
         self._count(task, accepted=1, uplink_bytes=offer.object.size)
+        failpoint("central.contribution.counted")
         self._assignments.answered(offer.task, offer.round, offer.device)
         event = core.UpdateAccepted(offer.device)
         yield from self._rounds.on_event(offer.task, offer.round, event, now_s)
+        failpoint("central.receipt.due")
         yield self._desk.receipt(region, _final(offer, "accepted"))
 
     def _count(
@@ -262,6 +269,8 @@ class Uploads:
         if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
             self._count(task, late=1)
             self._count_in_round(offer)
+            failpoint("central.refusal.counted")
+        failpoint("central.refusal.added")
         yield self._desk.receipt(region, _receipt_of(refusal, offer))
         if is_own and status == "rejected":
             failed = core.ClientFailed(offer.device)

@@ -29,6 +29,7 @@ from learning.data.dataset import Dataset
 from schemas.errors import PayloadError
 from schemas.limits import MAX_INLINE_BYTES, MIB
 from schemas.messages import TrainingPlan
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
 from updates.codecs.registry import create
@@ -92,8 +93,11 @@ class JobRun:
         """
         began_s = self.clock()
         seed = round_seed(work.key.task, work.key.round, self.device, work.plan.training.seed)
+        failpoint("device.training.begun")
         layout, result = self._train(work, seed, progress, should_stop)
+        failpoint("device.training.done")
         payload = _encode(work.plan, layout, result.delta, seed)
+        failpoint("device.update.encoded")
         manifest, digests = describe(payload)
         inline = manifest.size <= MAX_INLINE_BYTES
         file = None if inline else _write(payload, self.scratch)
@@ -158,7 +162,9 @@ def _write(payload: bytes, scratch: Path) -> Path:
             for start in range(0, len(view), MIB):
                 file.write(view[start : start + MIB])
             file.flush()
+            failpoint("device.update.written")
             os.fsync(file.fileno())
+            failpoint("device.update.fsynced")
     except OSError as error:
         path.unlink(missing_ok=True)
         raise JobError(Refusal("storage", f"the update cannot be written: {error}")) from error

@@ -19,6 +19,7 @@ from device_agent.service.ports import (
     Work,
     WorkerEvent,
 )
+from transport.failpoints import failpoint
 
 _LOG = structlog.get_logger()
 #: Progress is told at most this often.
@@ -89,6 +90,7 @@ class TrainingWorker:
             if order.stop.is_set():
                 continue
             event = self._do(order)
+            failpoint("device.result.due")
             self._is_warm = self._is_warm or not order.work.plan.training.is_drill
             if event is not None and not order.stop.is_set():
                 self._events.put(event)

@@ -29,6 +29,7 @@ from schemas.messages import Assignment, ControlNote, Need, NoJob, Receipt
 from schemas.topics import Address, Kind, Topic, parse
 from transport.assembly import ObjectMismatchError
 from transport.events import Connected, Disconnected, MessageArrived, Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 
 #: Why a device is offline, when its broker has to say it.
@@ -130,9 +131,11 @@ class Agent:
         if not parts.jobs.has_changed:
             return
         parts.worker.assign(parts.jobs.work())
+        failpoint("device.work.assigned")
         models = parts.jobs.wanted_models()
         parts.downloads.forget_all_but(models)
         parts.objects.keep_only({*models, *parts.store.offered_objects()})
+        failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
 
     def _worked(self, event: WorkerEvent, now_s: float) -> list[Outgoing]:
@@ -149,6 +152,7 @@ class Agent:
         parts = self._parts
         self._is_connected = True
         parts.jobs.tell()
+        failpoint("device.birth.due")
         return [
             parts.births.birth(now_s),
             *parts.questions.begin(now_s),
@@ -231,6 +235,7 @@ class Agent:
         parts = self._parts
         if seen is not None:
             parts.wire.frames.boot = parts.boots.adopt(seen)
+            failpoint("device.boot.adopted")
             parts.set_will(parts.births.death(LOST))
         return parts.births.birth(now_s)
 

@@ -10,6 +10,7 @@ from schemas.messages import Get, ObjectManifest
 from schemas.topics import Kind, Topic
 from transport.assembly import check_manifest
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from transport.puller import Ask, Puller, PullProgress
 
@@ -45,6 +46,7 @@ class Downloads:
             message = f"sha256: the tail has {found}, the manifest says {manifest.sha256}"
             raise PayloadError(message)
         self._objects.put(tail, durable=False)
+        failpoint("device.model.stored")
         return describe(tail, manifest.chunk_bytes)
 
     def is_here(self, sha256: str) -> bool:

@@ -36,6 +36,7 @@ from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from schemas.messages import Assignment, Receipt
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
@@ -98,6 +99,7 @@ class Jobs:
     def model_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
         """Go on with the jobs that waited for a model."""
         waiting = [one for one in self._store.active() if one.model.sha256 == sha256]
+        failpoint("device.model.arrived")
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
     def model_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
@@ -118,6 +120,7 @@ class Jobs:
             self._uploads.discard(update)
             return []
         xfer = self._uploads.add(record, update, now_s)
+        failpoint("device.update.stored")
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
             return self.apply(record, lost, now_s)
@@ -128,6 +131,7 @@ class Jobs:
         """End the job whose update has its final receipt; what is refused is settled by it."""
         self.has_changed = True
         record = self._store.get(JobKey(entry.task, entry.round_number))
+        failpoint("device.job.receipted")
         ended = [] if record is None else self.apply(record, Receipted(), now_s)
         if receipt.status in {"late", "rejected"}:
             self._store.settle(entry.task, entry.round_number, "discarded")
@@ -136,12 +140,14 @@ class Jobs:
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""
         records = self._store.of_task(task)
+        failpoint("device.job.cancelled")
         return [out for record in records for out in self.apply(record, Cancelled(), now_s)]
 
     def drop(self, unwanted: Collection[JobKey], now_s: float) -> list[Outgoing]:
         """Stop jobs that have ended elsewhere."""
         found = [self._store.get(key) for key in unwanted]
         ended = Overtaken("the round has ended")
+        failpoint("device.jobs.dropped")
         return [out for one in found if one for out in self.apply(one, ended, now_s)]
 
     def resume(self, now_s: float) -> None:
@@ -150,6 +156,7 @@ class Jobs:
         for record in self._store.active():
             self.apply(record, Restarted(), now_s)
         self._make_room(now_s)
+        failpoint("device.jobs.resumed")
 
     def tell(self) -> None:
         """Say again how far each job is that goes on."""
@@ -171,6 +178,7 @@ class Jobs:
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         model, digests = self._downloads.admit(assignment.model, tail)
+        failpoint("device.job.admitted")
         job, instructions = accept(JobKey(assignment.task, assignment.round))
         plan = self._surroundings.cut(assignment.plan)
         record = JobRecord(job, plan, model, digests, assignment.deadline, created_s=now_s)
@@ -185,6 +193,7 @@ class Jobs:
     def _overtake(self, key: JobKey, now_s: float) -> list[Outgoing]:
         event = Overtaken(f"round {key.round} is here")
         older = self._store.of_task(key.task)
+        failpoint("device.job.overtaken")
         return [out for record in older for out in self.apply(record, event, now_s)]
 
     def _make_room(self, now_s: float) -> list[Outgoing]:
@@ -215,6 +224,7 @@ class Jobs:
 
     def _save(self, record: JobRecord) -> None:
         self._store.save(record)
+        failpoint("device.job.saved")
         self.has_changed = True
         key, cause = record.key, record.job.cause
         log = _LOG.debug if record.job.state in _PASSING else _LOG.info

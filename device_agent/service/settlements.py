@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from device_agent.service.records import JobStore
 from schemas.messages import Settlement
+from transport.failpoints import failpoint
 
 
 def settle(store: JobStore, device: str, settlements: Iterable[Settlement]) -> None:
@@ -11,5 +12,6 @@ def settle(store: JobStore, device: str, settlements: Iterable[Settlement]) -> N
     for one in settlements:
         if device in one.counted:
             store.settle(one.task, one.round, "counted")
+            failpoint("device.settlement.saved")
         elif device in one.discarded:
             store.settle(one.task, one.round, "discarded")

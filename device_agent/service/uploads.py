@@ -9,6 +9,7 @@ from device_agent.service.wire import Wire
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from transport.outbox import Outbox, OutboxEntry
 from transport.sender import Sender
@@ -50,6 +51,7 @@ class Uploads:
             next_try_s=now_s,
         )
         self._outbox.add(entry)
+        failpoint("device.outbox.added")
         return xfer
 
     def drop(self, owed: Owed) -> None:
@@ -85,6 +87,7 @@ class Uploads:
     def on_receipt(self, receipt: Receipt, now_s: float) -> OutboxEntry | None:
         """Apply a receipt; return the row that it removed, if it was final."""
         effect = self._sender.on_receipt(receipt, now_s)
+        failpoint("device.receipt.applied")
         if effect.entry is None or not effect.final:
             return None
         if receipt.status == "rejected":
@@ -99,6 +102,7 @@ class Uploads:
             return True
         if update.file.exists():
             self._objects.adopt(update.file, update.manifest.sha256, durable=True)
+            failpoint("device.update.adopted")
         return self._objects.has(update.manifest.sha256)
 
     def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate) -> bytes:

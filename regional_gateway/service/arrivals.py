@@ -10,6 +10,7 @@ from schemas.errors import FrameError, IdentityError
 from schemas.messages import Assignment, ControlNote, Get, Need, NoJob, Receipt
 from schemas.topics import Kind, Topic, TopicError
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 
 class FromCentral:
@@ -68,6 +69,7 @@ class FromCentral:
         parts = self._parts
         if newest >= parts.links.frames.boot:
             parts.links.frames.boot = parts.adopt_boot(newest)
+            failpoint("gateway.boot.adopted")
             for action in parts.on_boot:
                 parts.deferred.add(action)
 

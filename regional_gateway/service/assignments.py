@@ -28,6 +28,7 @@ from schemas.errors import MessageError
 from schemas.messages import Assignment, JobRef, Next, NoJob, Settlement
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.retry import Backoff
 
 #: Jobs that one question of the gateway can name.
@@ -142,6 +143,7 @@ class Assignments:
         for key in _keys(asked.unsettled):
             self._unsettled.pop(key, None)
         self._save_settlements(body.settled)
+        failpoint("gateway.answer.taken")
         for key in dropped(self.keys(), _keys(asked.holding), _keys(body.keep)):
             self._drop(key)
 
@@ -152,6 +154,7 @@ class Assignments:
             if row.task == task:
                 cohort.update(dict.fromkeys(row.cohort))
                 self._drop(row.key)
+        failpoint("gateway.cancel.applied")
         offline = self._devices.offline()
         present = [device for device in cohort if device not in offline]
         return [self._links.down(device, Kind.CONTROL, note) for device in present]
@@ -185,6 +188,7 @@ class Assignments:
         nodes = silent if state.asked else fanout.targets(silent, here)
         state.tries += 1
         state.asked.update(row.cohort)
+        failpoint("gateway.assignment.due")
         return self._send(row.key, nodes)
 
     def _send(self, key: Key, nodes: Iterable[str]) -> list[Outgoing]:
@@ -205,6 +209,7 @@ class Assignments:
 
     def _keep(self, row: AssignmentRow, frame: Frame, settled: Iterable[Settlement]) -> None:
         self._store.save_assignment(row, frame.encode())
+        failpoint("gateway.assignment.saved")
         self._save_settlements(settled)
         if (write_done := self._statuses.write()) is not None:
             self._deferred.add(write_done)
@@ -220,9 +225,11 @@ class Assignments:
     def _save_settlements(self, settled: Iterable[Settlement]) -> None:
         for settlement in settled:
             self._store.save_settlement(settlement)
+            failpoint("gateway.settlement.saved")
 
     def _drop(self, key: Key) -> None:
         self._store.drop_assignment(key)
+        failpoint("gateway.assignment.dropped")
         self._deferred.add(lambda: self._forget(key))
         self._models.release()
 

@@ -13,6 +13,7 @@ from schemas.envelope import Frame
 from schemas.messages import Receipt, UpdateManifest
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from transport.outbox import Outbox, OutboxEntry
 from transport.sender import Sender
@@ -72,11 +73,13 @@ class Custody:
             return [self._refuse(device, xfer, manifest, found)]
         if found is Act.OFFER:
             self._offers.put(Offered(device, manifest, frame, now_s))
+            failpoint("gateway.offer.noted")
             return [self._links.up_transfer(Kind.MANIFEST, xfer, frame.encode())]
         if found is Act.REPEAT_FINAL:
             return self._repeat_final(xfer)
         if found is Act.TAKE:
             self._outbox.add(_entry(manifest, frame, now_s))
+            failpoint("gateway.custody.added")
             self._promises[xfer] = (manifest, now_s + HELD_AFTER_S)
             return []
         return [self.held(manifest)]
@@ -100,6 +103,7 @@ class Custody:
             chunk_bytes=manifest.object.chunk_bytes,
         )
         self._outbox.add(entry)
+        failpoint("gateway.custody.taken")
         return [self.held(manifest)]
 
     def held(self, manifest: UpdateManifest) -> Outgoing:
@@ -135,15 +139,18 @@ class Custody:
         """Remove an object's file unless a row or an offer names it."""
         if not self._offers.names(sha256) and not self._store.objects_in_custody({sha256}):
             self._objects.remove(sha256)
+            failpoint("gateway.object.removed")
 
     def remove_orphans(self) -> None:
         """Remove every file that neither a row nor an offer names: a crash may leave some."""
         for sha256 in self._objects.sizes():
             self.remove_unheld(sha256)
+        failpoint("gateway.orphans.removed")
 
     def _end(self, device: str, receipt: Receipt, frame: Frame, now_s: float) -> list[Outgoing]:
         raw = frame.encode()
         self._store.save_receipt(FinalReceipt(receipt.xfer, device, raw), now_s)
+        failpoint("gateway.receipt.saved")
         return [self._links.down_transfer(device, Kind.RECEIPT, receipt.xfer, raw)]
 
     def _standing(self, manifest: UpdateManifest, xfer: str) -> Standing:
@@ -165,6 +172,7 @@ class Custody:
         known = self._store.final_receipt(xfer)
         if known is None:
             return []
+        failpoint("gateway.receipt.repeated")
         return [self._links.down_transfer(known.device, Kind.RECEIPT, xfer, known.frame)]
 
     def _refuse(

@@ -6,6 +6,8 @@ still applies, and doing it twice is harmless.
 
 from collections.abc import Callable
 
+from transport.failpoints import failpoint
+
 
 class Deferred:
     """Actions that wait for the next commit."""
@@ -22,3 +24,4 @@ class Deferred:
         actions, self._actions = self._actions, []
         for action in actions:
             action()
+            failpoint("gateway.deferred.done")

@@ -13,6 +13,7 @@ from schemas.limits import MAX_COHORT
 from schemas.messages import ControlNote, DeviceState, GatewayState
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 
 #: A device whose birth was missed is asked for it at most so often.
 _ASK_BIRTH_EVERY_S = 30.0
@@ -54,6 +55,7 @@ class Devices:
         if verdict is Verdict.NEWER:
             raw = frame.encode()
             self._store.save_device(roster.adopt(known, seen, now_s), raw)
+            failpoint("gateway.device.saved")
             self._relay.put((device, None), raw)
         if body.status == "online" and verdict is not Verdict.REFUSED:
             self._seen_s[device] = now_s

@@ -10,6 +10,7 @@ from regional_gateway.service.links import DOWNLINK, UPLINK
 from regional_gateway.service.parts import Parts
 from schemas.topics import Kind, TopicError, parse
 from transport.events import Connected, Disconnected, MessageArrived, Outgoing, Published
+from transport.failpoints import failpoint
 
 _PURGE_EVERY_S = 300.0
 
@@ -115,6 +116,7 @@ class Gateway:
     def _purge(self, now_s: float) -> None:
         parts = self._parts
         parts.store.purge(now_s)
+        failpoint("gateway.rows.purged")
         parts.pulls.expire(now_s)
         parts.models.release()
         parts.deferred.add(parts.assignments.forget_dropped)

@@ -16,6 +16,7 @@ from schemas.messages import Get, ObjectManifest
 from schemas.topics import EVERYONE_LEVEL, Kind, Topic
 from transport.caster import Caster, blocks
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from transport.puller import Puller, PullProgress
 
@@ -127,6 +128,7 @@ class Models:
         outgoing = list(progress.outgoing)
         if progress.completed is None:
             return outgoing
+        failpoint("gateway.model.fetched")
         self._deferred.add(lambda: self._puller.forget(model.sha256[:SHA16_LENGTH]))
         self.release()
         waiting = self._waiting.pop(model.sha256, {})
@@ -134,6 +136,7 @@ class Models:
             path = self._objects.path(model.sha256)
             everyone = self._links.device(EVERYONE_LEVEL)
             self._caster.start(model.sha256, path, model.chunk_bytes, everyone)
+            failpoint("gateway.model.cast")
             return outgoing
         for device, get in waiting.items():
             outgoing += self._blocks(device, model, get)
@@ -185,4 +188,5 @@ class Models:
             self._puller.forget(key)
         for sha256 in self._objects.trim(self._cache_bytes, named):
             self._caster.cancel(sha256)
+        failpoint("gateway.cache.trimmed")
         self._waiting = {s: gets for s, gets in self._waiting.items() if s in named}

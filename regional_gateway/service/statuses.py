@@ -14,6 +14,7 @@ from regional_gateway.service.relay import Relay
 from schemas.envelope import Frame
 from schemas.errors import MessageError
 from schemas.messages import JobStatus
+from transport.failpoints import failpoint
 
 _WRITE_AFTER_S = 5.0
 
@@ -77,6 +78,7 @@ class Statuses:
         for _, row in batch:
             if self._store.assignment(row.key) is not None:
                 self._store.save_status(row)
+                failpoint("gateway.status.saved")
         return (lambda: self._written(batch)) if batch else None
 
     def is_due(self, now_s: float) -> bool:

@@ -16,6 +16,7 @@ from schemas.messages import Next, NoJob
 from schemas.tasks import CentralState
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.failpoints import failpoint
 from transport.retry import Backoff
 
 #: Without any sign of trouble the gateway asks, and tells all it knows, so often.
@@ -93,6 +94,7 @@ class Uplink:
     def announce(self, now_s: float) -> list[Outgoing]:
         """Return the region's birth and its question; all devices' states follow."""
         self._devices.relay_all()
+        failpoint("gateway.birth.due")
         return [*self._devices.birth(now_s), *self._ask(now_s)]
 
     def on_no_job(self, frame: Frame, now_s: float) -> None:
@@ -122,7 +124,7 @@ class Uplink:
         """Tell everything again: whatever was lost on the way is then known."""
         self._devices.relay_all()
         self._statuses.relay_again(self._assignments.keys())
-        return self._ask(now_s)
+        return [*self._devices.birth(now_s), *self._ask(now_s)]
 
     def _ask(self, now_s: float) -> list[Outgoing]:
         assignments = self._assignments

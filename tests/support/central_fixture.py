@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from central.adapters.catalog import InstalledCatalog
-from central.adapters.jobs import Jobs, read_model
+from central.adapters.jobs import Jobs, read_model, reader_of
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.core.strategies.fedavg import FedAvg
 from central.service.desk import Desk
@@ -106,7 +106,7 @@ class CentralRig:
         objects = ObjectStore(self.root)
         strategies = {"broken": _broken, "mine": FedAvg}
         jobs = Jobs(
-            self.root / "central.db",
+            reader_of(self.root / "central.db"),
             objects,
             self.modeler,
             self.modeler,

@@ -242,7 +242,7 @@ class Fleet:
 
     def boot(self, name: str) -> int | None:
         """Return the boot under which a program is online; None when it is not."""
-        payload = self.watcher.newest().get(self._state_topic(name))
+        payload = self.watcher.newest().get(self.state_topic(name))
         if payload is None:
             return None
         if name == CENTRAL:
@@ -252,7 +252,7 @@ class Fleet:
         found = decode_frame(payload).body(body)
         return found.boot if found.status == "online" else None
 
-    def _state_topic(self, name: str) -> str:
+    def state_topic(self, name: str) -> str:
         if name == CENTRAL:
             return _CENTRAL_STATE
         if name.startswith("gateway-"):

@@ -112,6 +112,12 @@ class Books:
             (count,) = database.execute(query, (receipt.xfer, receipt.sha256)).fetchone()
         return count == 1
 
+    def refused(self, device: str) -> set[tuple[int, str]]:
+        """Return (round, device) of every update of a device that was refused for good."""
+        query = "SELECT round, device FROM refusals WHERE task = ? AND device = ?"
+        with self._connection() as database:
+            return set(database.execute(query, (self._task, device)).fetchall())
+
     def _payloads(self, number: int) -> dict[str, tuple[bytes, int]]:
         query = (
             "SELECT device, sha256, payload, num_examples "
@@ -143,10 +149,10 @@ def device_jobs(state_dir: Path, task: str) -> dict[int, str]:
         return dict(database.execute(query, (task,)).fetchall())
 
 
-def receipts(tap: Tap) -> list[Receipt]:
-    """Return the receipts that passed on their way to devices."""
+def receipts(tap: Tap, since: int = 0) -> list[Receipt]:
+    """Return the receipts that passed on their way to devices, after the first ``since`` messages."""
     found = []
-    for seen in tap.seen:
+    for seen in tap.seen[since:]:
         try:
             topic = parse(seen.topic)
         except TopicError:

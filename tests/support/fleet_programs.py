@@ -60,7 +60,7 @@ class Program:
         self.name = name
         self.command = list(command)
         self._log_path = log_path
-        self._environment = {**_INHERITED, **_ONE_THREAD, **(environment or {})}
+        self.environment = {**_INHERITED, **_ONE_THREAD, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._is_frozen = False
 
@@ -101,7 +101,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=REPOSITORY,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
             )
         self._is_frozen = False

@@ -1,9 +1,13 @@
+import os
 import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 
 from central.adapters import export_process
@@ -55,3 +59,47 @@ def test_central_that_stops_waits_for_no_export(tmp_path, monkeypatch):
     assert isinstance(exporter._running, subprocess.Popen)
     with pytest.raises(ExportProcessError, match="central stops"):
         exporter.write(TASK, DIGITS, tmp_path / "a", tmp_path / "b")
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from central.adapters.export_process import ExportProcess
+from schemas.messages import DataDescription
+from schemas.tasks import TaskSubmission
+folder = Path(sys.argv[1])
+data = DataDescription(name="digits", shape=(64,), classes=10, examples=1)
+ExportProcess({}).write(
+    TaskSubmission(model="mlp"), data, folder / "pipe", folder / "model.onnx"
+)
+"""
+
+
+def test_the_process_ends_when_central_is_killed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # it would wait for ever for a model from there
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    try:
+        child = wait_for(lambda: next(iter(psutil.Process(parent.pid).children()), None))
+        wait_for(lambda: child.cpu_times().user > 1.0 and child.status() == "sleeping")
+        parent.kill()
+        parent.wait(10)
+        assert wait_for(lambda: not is_running(child), within_s=5.0)
+    finally:
+        parent.kill()
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def wait_for(condition, within_s=30.0):
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    return None
+
+
+def is_running(process):
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False

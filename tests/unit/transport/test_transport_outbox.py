@@ -105,17 +105,10 @@ def test_a_returning_counterpart_makes_all_but_held_rows_due(outbox):
         outbox.add(entry(number))
         outbox.attempted(xfer(number), 500.0)
     outbox.hold(xfer(2), 600.0)
-    outbox.wake(10.0, 1000.0)
+    outbox.wake(10.0, 70.0)
     assert [row.xfer for row in outbox.due(10.0, 10)] == [xfer(1)]
     assert outbox.get(xfer(1)).tries == 0
     assert (outbox.get(xfer(2)).held, outbox.get(xfer(2)).next_try_s) == (True, 600.0)
-
-
-def test_a_clock_that_was_set_back_does_not_put_held_rows_off(outbox):
-    outbox.add(entry(1))
-    outbox.hold(xfer(1), 1e9)
-    outbox.wake(10.0, 60.0)
-    assert (outbox.get(xfer(1)).held, outbox.get(xfer(1)).next_try_s) == (True, 70.0)
 
 
 def test_sizes_are_summed(outbox):
@@ -162,7 +155,7 @@ class OutboxLaws(RuleBasedStateMachine):
 
     @rule(now_s=times)
     def wake(self, now_s):
-        self.outbox.wake(now_s, 1e12)
+        self.outbox.wake(now_s, now_s + 60.0)
         for row in list(self.model.values()):
             if not row.held:
                 self.model[row.xfer] = replace(row, tries=0, next_try_s=now_s)
@@ -179,7 +172,7 @@ class OutboxLaws(RuleBasedStateMachine):
         self.connection.execute("BEGIN")
         self.outbox.add(entry(number))
         self.outbox.remove(xfer(number), f"{number:064x}")
-        self.outbox.wake(0.0, 1e12)
+        self.outbox.wake(0.0, 60.0)
         self.connection.execute("ROLLBACK")
 
     @invariant()
