@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # May carry options of pip, to take a CPU-only build from an index of your choice.
 TORCH ?= torch==2.13.0
-# Passed on: make demo DEMO="--devices 4 --rounds 3"
+# Passed on: make demo DEMO="--devices 4 --rounds 3"; make chaos CHAOS="--seed 7 --keep"
 DEMO ?=
+CHAOS ?=
 # One thread for each numeric library: the tests run several processes at once.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench failpoints clean mosquitto
+.PHONY: help setup demo test check vectors bench failpoints soak chaos netfault clean mosquitto
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,16 @@ bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" f
 failpoints: setup mosquitto  ## Kill the programs at every failpoint (half an hour), then print what one costs
 	$(BIN)/python -m pytest -m matrix tests/acceptance/test_acceptance_failpoint_matrix.py
 	@$(BIN)/python -m benchmarks.failpoint_cost
+
+soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200" for fewer
+	@$(BIN)/python -m benchmarks.soak $(SOAK)
+
+chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqtt, and check it
+	@$(BIN)/fedfleet chaos --broker mosquitto --kills 200 --updates 300 $(CHAOS)
+	@$(BIN)/fedfleet chaos --broker embedded --kills 50 --updates 75 $(CHAOS)
+
+netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
+	$(BIN)/python -m pytest -s -m netfault tests/acceptance
 
 clean:  ## Remove what was built, installed and run here
 	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache

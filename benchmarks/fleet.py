@@ -131,7 +131,7 @@ class NoopFleet:
         Raises:
             BenchmarkError: There is no Mosquitto.
         """
-        self.place = Place(folder, _free_port(), _mosquitto(), is_root=os.geteuid() == 0)
+        self.place = Place(folder, free_port(), mosquitto(), is_root=os.geteuid() == 0)
         self.plan = noop_plan(devices, counts.in_all, self.place)
         self._counts = counts
 
@@ -205,11 +205,12 @@ def noop_plan(devices: int, rounds: int, place: Place) -> Plan:
         epochs=0,
     )
     plan = make_plan(options, place)
-    services = tuple(_without_evaluation(process) for process in plan.services)
+    services = tuple(without_evaluation(process) for process in plan.services)
     return replace(plan, services=services, submission={**plan.submission, "task": TASK})
 
 
-def _without_evaluation(process: Process) -> Process:
+def without_evaluation(process: Process) -> Process:
+    """Return central's process without held-out data; any other as it is."""
     argv = list(process.argv)
     while "--eval-data" in argv:
         at = argv.index("--eval-data")
@@ -256,7 +257,12 @@ def _loopback_bytes() -> int:
     return sum(one.bytes_sent for name, one in counters.items() if name in {"lo", "lo0"})
 
 
-def _mosquitto() -> str:
+def mosquitto() -> str:
+    """Return the path of the broker's program.
+
+    Raises:
+        BenchmarkError: It is not installed.
+    """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
     found = shutil.which("mosquitto", path=path)
     if found is None:
@@ -267,7 +273,8 @@ def _mosquitto() -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -15,8 +15,9 @@ import structlog
 
 from central.adapters.catalog import InstalledCatalog, load_strategies
 from central.adapters.export_process import ExportProcess
-from central.adapters.jobs import EXPORTED, Jobs, read_model, reader_of
-from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.jobs import EXPORTED, Jobs, reader_of
+from central.adapters.store import DATABASE, MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.adapters.worker import Workers
 from central.modeling.modeler import TorchModeler
 from central.service.announcements import state_message
@@ -28,22 +29,33 @@ from central.settings import CentralSettings
 from schemas.topics import central_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     open_database,
     transaction,
 )
 from transport.failpoint_catalogue import arm_program
+from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
-from transport.objects import ObjectStore
+from transport.objects import ObjectDamagedError, ObjectStore, check_object
+from transport.parking import Parking
 from transport.puller import Puller
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps central from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+StartError = (
+    DatabaseCorruptError,
+    DatabaseUnusableError,
+    DatabaseVersionError,
+    FencedError,
+    SessionDeadError,
+    StateLockedError,
+)
 
-DATABASE = "central.db"
 MODELS = "models"
 OBJECTS = "objects"
 _DAY_S = 86_400.0
@@ -63,16 +75,28 @@ def run(settings: CentralSettings) -> int:
         FailpointError: The environment arms a failpoint that is not there.
         PluginError: A strategy of the settings cannot be imported.
         DataError: A held-out set cannot be loaded.
+        StateLockedError: Another process runs on this state directory.
+        FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("central", os.environ)
+    with StateLock(settings.state_dir):
+        return _serve(settings)
+
+
+def _serve(settings: CentralSettings) -> int:
     strategies = load_strategies(settings.strategies)
     modeler = TorchModeler(settings.models, settings.eval_data)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
-    with closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection:
+    with (
+        explained(database),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION, MIGRATIONS)) as connection,
+    ):
+        fence = Fence.claim(connection)
         with transaction(connection):
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)
@@ -91,10 +115,16 @@ def run(settings: CentralSettings) -> int:
             min_clients=settings.min_clients,
             boot=boot,
             read_layout=lambda path: read_model(path)[0],
+            parked=Parking(connection).summary,
         )
-        handler = Orchestrator(desk, worker, keep_task_s=settings.keep_task_days * _DAY_S)
+        handler = Orchestrator(
+            desk,
+            worker,
+            keep_task_s=settings.keep_task_days * _DAY_S,
+            was_clean=fence.was_clean,
+        )
         session = _session(settings, events, boot, clock())
-        loop = ServiceLoop(connection, events, {"main": session}, handler, clock)
+        loop = ServiceLoop(connection, events, {"main": session}, handler, clock, fence=fence)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: loop.stop())
         _log.info("central_started", boot=boot, broker=settings.broker)
@@ -104,10 +134,14 @@ def run(settings: CentralSettings) -> int:
         session.start()
         try:
             loop.run()
+        except FencedError:
+            session.stop()  # without a farewell: another process speaks in this name now
+            raise
         finally:
             session.stop(state_message("offline", boot, clock()))
+            worker.end()
             exporter.close()
-            worker.stop()
+            worker.join()
     _log.info("central_stopped", boot=boot)
     return 0
 
@@ -132,7 +166,10 @@ def export(
     if record is None or record.model_sha256 is None or record.plan is None:
         message = f"task: {task!r} is not known here or has no model yet"
         raise NothingToExportError(message)
-    source = state_dir / OBJECTS / record.model_sha256
+    try:
+        source = check_object(state_dir / OBJECTS / record.model_sha256)
+    except ObjectDamagedError as error:
+        raise NothingToExportError(str(error)) from error
     if kind == "safetensors":
         shutil.copyfile(source, target)
     elif is_exported(state_dir, task, record.model_sha256):

@@ -20,7 +20,7 @@ from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.policy_file import PolicyError, load_policy
-from device_agent.adapters.store import SqliteBoots, SqliteJobStore, open_store
+from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
 from device_agent.adapters.worker import TrainingWorker
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.agent import LOST, Agent, Parts
@@ -41,31 +41,38 @@ from learning.models.architectures import names as model_names
 from schemas.topics import Address, device_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    explained,
     next_boot,
     transaction,
 )
 from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
+from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import Parking
 from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
     DataError,
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
+    FencedError,
     PolicyError,
     SessionDeadError,
+    StateLockedError,
 )
 
-DATABASE = "device.db"
 _SESSION = "main"
 
 _LOG = structlog.get_logger()
@@ -101,12 +108,20 @@ def run(settings: DeviceSettings) -> int:
         FailpointError: The environment arms a failpoint that is not there.
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
+        StateLockedError: Another process runs on this state directory.
+        FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("device", os.environ)
     policy = load_policy(settings.policy)
     data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
+    with StateLock(settings.state_dir), explained(settings.state_dir / DATABASE):
+        return _run(settings, policy, data)
+
+
+def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     trainer_for = partial(
@@ -129,6 +144,8 @@ def compose(
     clock: Callable[[], float],
     rng: np.random.Generator,
     set_will: Callable[[Outgoing], None],
+    *,
+    was_clean: bool = False,
 ) -> Agent:
     """Return the agent of a device, in a new life; what it was doing is begun again.
 
@@ -137,13 +154,17 @@ def compose(
         clock: Unix seconds.
         rng: Source of ids and jitter.
         set_will: Called with the session's Will, now and whenever it changes.
+        was_clean: Whether its life before this one ended in order.
     """
     settings, store = device.settings, SqliteJobStore(device.connection)
     with transaction(device.connection):
         boot = next_boot(device.connection, clock())
     address = Address(settings.region, settings.id)
     wire = Wire(address, FrameWriter(settings.id, boot, rng, clock))
-    births = Births(wire, _profile(device), device.machine, rng, settings.heartbeat_s)
+    parked = Parking(device.connection).summary
+    births = Births(
+        wire, _profile(device), device.machine, rng, settings.heartbeat_s, parked=parked
+    )
     downloads = Downloads(wire, device.objects, Puller(device.objects))
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
@@ -175,7 +196,7 @@ def compose(
     )
     set_will(births.death(LOST))
     with transaction(device.connection):
-        agent.resume(clock())
+        agent.resume(clock(), was_clean=was_clean)
     agent.after_commit()
     return agent
 
@@ -183,19 +204,24 @@ def compose(
 def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
     clock = steady_clock()
     session = _session(device.settings, events)
+    fence = Fence.claim(device.connection)
     agent = compose(
         device,
         clock,
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
+        was_clean=fence.was_clean,
     )
-    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock)
+    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
     session.start()
     try:
         loop.run()
+    except FencedError:
+        session.stop()  # without a farewell: another process speaks in this name now
+        raise
     finally:
         session.stop(agent.farewell())
     _LOG.info("device_stopped", device=device.settings.id)

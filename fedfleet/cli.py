@@ -28,9 +28,14 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "audit": Entry("fedfleet.commands.audit:audit", "Check that no update is lost or double."),
+    "backup": Entry("fedfleet.commands.backup:backup", "Copy the state of central or a gateway."),
     "broker": Entry("fedfleet.commands.broker:broker", "Run the embedded MQTT broker."),
     "cancel": Entry("fedfleet.commands.control:cancel", "End a task without a result."),
     "central": Entry("central.cli:central", "Run central."),
+    "chaos": Entry(
+        "fedfleet.commands.chaos:chaos", "Kill a running fleet at random and check it."
+    ),
     "demo": Entry("fedfleet.commands.demo:demo", "Train with a whole fleet on this machine."),
     "device": Entry("device_agent.cli:device", "Run one device agent."),
     "devices": Entry("fedfleet.commands.devices:devices", "List gateways and devices."),
@@ -39,7 +44,9 @@ COMMANDS: dict[str, Entry] = {
         "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."
     ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
+    "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
+    "restore": Entry("fedfleet.commands.restore:restore", "Put a backup back."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),
     "submit": Entry("fedfleet.commands.submit:submit", "Hand a task to central."),

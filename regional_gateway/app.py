@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 import structlog
 
-from regional_gateway.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from regional_gateway.adapters.store import DATABASE, SCHEMA, SCHEMA_VERSION, SqliteStore
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.service.links import DOWNLINK, UPLINK, gateway_source
 from regional_gateway.service.parts import Fittings, Limits, Parts, build
@@ -20,24 +20,35 @@ from regional_gateway.settings import GatewaySettings
 from schemas.topics import downlink_filters, uplink_filters
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     adopt_boot,
+    explained,
     next_boot,
     open_database,
     transaction,
 )
 from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
+from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import Parking
 from transport.session import PahoSession
+from transport.state_lock import StateLock, StateLockedError
 
 #: What keeps a gateway from running, told to a person in one line.
-StartError = (DatabaseCorruptError, DatabaseVersionError, SessionDeadError)
+StartError = (
+    DatabaseCorruptError,
+    DatabaseUnusableError,
+    DatabaseVersionError,
+    FencedError,
+    SessionDeadError,
+    StateLockedError,
+)
 
-DATABASE = "gateway.db"
 UPDATES = "custody"
 MODELS = "models"
 
@@ -49,21 +60,28 @@ def run(settings: GatewaySettings) -> int:
 
     Raises:
         FailpointError: The environment arms a failpoint that is not there.
+        StateLockedError: Another process runs on this state directory.
+        FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
+        DatabaseUnusableError: The database cannot be used, for want of space say.
         DatabaseVersionError: It was written by another version.
         SessionDeadError: A session ended by itself.
         BrokerUrlError: A broker's URL does not fit.
     """
     arm_program("gateway", os.environ)
-    with closing(
-        open_database(settings.state_dir / DATABASE, SCHEMA, SCHEMA_VERSION)
-    ) as connection:
+    database = settings.state_dir / DATABASE
+    with (
+        StateLock(settings.state_dir),
+        explained(database),
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection,
+    ):
         return _serve(settings, connection)
 
 
 def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
+    fence = Fence.claim(connection)
     with transaction(connection):
         boot = next_boot(connection, clock())
     frames = FrameWriter(gateway_source(settings.region), boot, rng, clock)
@@ -74,7 +92,7 @@ def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     downlink = _session(settings, DOWNLINK, events, None)
     parts.on_boot.append(partial(_renew_will, uplink, parts))
     sessions = {UPLINK: uplink, DOWNLINK: downlink}
-    loop = ServiceLoop(connection, events, sessions, handler, clock)
+    loop = ServiceLoop(connection, events, sessions, handler, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _log.info("gateway_started", region=settings.region, boot=boot)
@@ -82,6 +100,9 @@ def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     downlink.start()
     try:
         loop.run()
+    except FencedError:
+        uplink.stop()  # without a farewell: another process speaks in this name now
+        raise
     finally:
         uplink.stop(parts.devices.farewell("stopped"))
         downlink.stop()
@@ -107,6 +128,7 @@ def compose(
         tokens=count(1),
         adopt_boot=partial(adopt_boot, connection),
         rng=rng,
+        parked=Parking(connection).summary,
     )
     limits = Limits(settings.custody_quota_bytes, settings.cache_bytes, settings.silent_after_s)
     return build(fittings, limits)

@@ -105,6 +105,7 @@ class DeviceState(WireMessage):
     capabilities: Capabilities = Capabilities()
     data: tuple[DataDescription, ...] = Field(default=(), max_length=32)
     versions: dict[str, str] = Field(default_factory=dict, max_length=16)
+    parked: int = Field(default=0, ge=0, description="messages that it could not handle")
 
 
 class Heartbeat(WireMessage):
@@ -128,6 +129,7 @@ class GatewayState(WireMessage):
     #: Devices that missed three heartbeats and had no Will.
     silent: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
     versions: dict[str, str] = Field(default_factory=dict, max_length=16)
+    parked: int = Field(default=0, ge=0, description="messages that it could not handle")
 
 
 class TrainingPlan(WireMessage):

@@ -203,12 +203,24 @@ class TaskStatus(WireMessage):
         return self.state in FINAL_STATES
 
 
+class ParkedNote(WireMessage):
+    """A message that central could not handle and has set aside."""
+
+    number: int = Field(ge=0, description="for `fedfleet parked --drop`")
+    topic: str = Field(max_length=256)
+    error: str = Field(max_length=500)
+    tries: int = Field(default=0, ge=0)
+    ts: float = Field(default=0.0, ge=0, description="when it was last set aside")
+
+
 class CentralState(WireMessage):
     """Birth and death of central, retained; devices and gateways wait while it is offline."""
 
     status: Literal["online", "offline"]
     boot: int = Field(ge=0)
     ts: float = Field(ge=0)
+    parked: int = Field(default=0, ge=0, description="messages that could not be handled")
+    parked_newest: tuple[ParkedNote, ...] = Field(default=(), max_length=16)
 
 
 def parse_submission(payload: bytes) -> TaskSubmission:

@@ -17,6 +17,11 @@ class Item:
     failures: int = 0
     not_before_s: float = 0.0
 
+    @property
+    def is_last_try(self) -> bool:
+        """Whether this event is not tried again should it fail now."""
+        return self.failures + 1 >= _MAX_TRIES
+
 
 class Backlog:
     """Gathers batches of events; one thread gathers, any thread or signal handler may wake."""
@@ -52,21 +57,14 @@ class Backlog:
         return batch
 
     def keep(self, batch: list[Item]) -> None:
-        """Take a whole batch back, as if it had never been gathered."""
+        """Take a batch back, as if it had never been gathered."""
         self._kept = batch + self._kept
 
-    def try_again(self, item: Item, now_s: float) -> bool:
-        """Keep an event that failed for another try in 1 s.
-
-        Returns:
-            False when it has now failed three times and is not kept.
-        """
+    def try_again(self, item: Item, now_s: float) -> None:
+        """Keep an event that failed for another try in 1 s."""
         item.failures += 1
-        if item.failures >= _MAX_TRIES:
-            return False
         item.not_before_s = now_s + _RETRY_S
         self._kept.append(item)
-        return True
 
     def _next_s(self) -> float:
         return min((item.not_before_s for item in self._kept), default=float("inf"))

@@ -33,7 +33,7 @@ _STORAGE_WORDS = (
     "unable to open database file",
     "readonly database",
 )
-_STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DatabaseCorruptError(Exception):
@@ -45,7 +45,11 @@ class DatabaseCorruptError(Exception):
     """
 
     def __init__(self, path: Path, detail: str) -> None:
-        super().__init__(f"database {path} is damaged: {detail}; restore it or move it away")
+        super().__init__(
+            f"database {path} is damaged: {detail}; put a backup of central or of a gateway back "
+            f"with: fedfleet restore --from BACKUP --state-dir {path.parent} --replace; "
+            "a device does its jobs again once the file is moved away"
+        )
         self.path = path
         self.detail = detail
 
@@ -66,6 +70,18 @@ class DatabaseVersionError(Exception):
         self.path = path
         self.found = found
         self.expected = expected
+
+
+class DatabaseUnusableError(Exception):
+    """A database file cannot be read or written now: the disk is full, or it is locked.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(f"database {path} cannot be used: {detail}; start again once it can")
+        self.path = path
 
 
 class TransactionLostError(sqlite3.OperationalError):
@@ -101,6 +117,24 @@ def open_database(
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Name the file when SQLite ends a program: with damage, or before its loop can wait.
+
+    Raises:
+        DatabaseCorruptError: SQLite found the database damaged.
+        DatabaseUnusableError: The disk is full, or the file is locked.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            raise DatabaseCorruptError(path, str(error)) from error
+        if is_storage_failure(error):
+            raise DatabaseUnusableError(path, str(error)) from error
+        raise
 
 
 @contextmanager
@@ -202,7 +236,8 @@ def _boot(connection: sqlite3.Connection) -> int:
 
 def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
     try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        # Costs what quick_check costs, and finds what an index and its table disagree about.
+        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:

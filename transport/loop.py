@@ -9,17 +9,22 @@ import queue
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from schemas.errors import WireError
 from transport.backlog import Backlog, Item
-from transport.database import is_damage, is_storage_failure, savepoint, transaction
+from transport.database import is_damage, is_storage_failure, savepoint
 from transport.events import MessageArrived, Outgoing, Session
 from transport.failpoints import failpoint
+from transport.fence import Fence
+from transport.guard import Guard
+from transport.handler import Handler
 from transport.log_gate import LogGate
+from transport.parking import Parking
+from transport.suspects import MAX_ENDS, LethalMessageError
 
 _MAX_WAIT_S = 1.0
 #: Between two ticks at least, so that a handler that is always due cannot spin.
@@ -42,37 +47,20 @@ class SessionDeadError(Exception):
         self.name = name
 
 
-class Handler(Protocol):
-    """What a program does with its events.
-
-    ``handle`` and ``tick`` run inside the loop's transaction, on its thread; they write through
-    the loop's connection and return what to publish. What they wrote may still be undone: when
-    they raise, or when the commit fails, in which case the same event is handled again. So an
-    event must have the same effect when it is handled twice, and work that cannot be undone
-    begins in ``after_commit``.
-    """
-
-    def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
-        """Handle one event: a ``SessionEvent``, or whatever a worker has put on the queue.
-
-        Raises:
-            WireError: The event breaks the contract; its writes are undone, it is acknowledged.
-        """
-
-    def tick(self, now_s: float) -> Iterable[Outgoing]:
-        """Do what is due; called when ``next_due_s`` has come, and at least every second."""
-
-    def next_due_s(self, now_s: float) -> float | None:
-        """Return when ``tick`` is needed next, on the loop's clock; None: nothing is planned."""
-
-    def after_commit(self) -> None:
-        """Begin background work that must not begin before the commit."""
-
-
 def steady_clock() -> Callable[[], float]:
     """Return a clock of unix seconds that never jumps while the program runs."""
     offset_s = time.time() - time.monotonic()
     return lambda: offset_s + time.monotonic()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What became of the events of one turn, and what is to be published."""
+
+    done: list[Item] = field(default_factory=list)
+    failed: list[Item] = field(default_factory=list)
+    parked: list[Item] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
 
 
 class ServiceLoop:
@@ -80,7 +68,7 @@ class ServiceLoop:
 
     Attributes:
         counts: What happened since the start: ``handled``, ``refused`` (and ``refused:CODE``),
-            ``failed``, ``dropped``, ``storage_failures``.
+            ``failed``, ``parked``, ``storage_failures``.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, named by the composition root
@@ -92,6 +80,7 @@ class ServiceLoop:
         clock: Callable[[], float] | None = None,
         *,
         pause: Callable[[float], None] = time.sleep,
+        fence: Fence | None = None,
     ) -> None:
         """Prepare the loop; nothing happens before ``run``.
 
@@ -102,6 +91,7 @@ class ServiceLoop:
             handler: The program.
             clock: Unix seconds; default ``steady_clock()``.
             pause: Waits while the disk is full.
+            fence: The claim on the database, looked at in every transaction.
         """
         self.counts: Counter[str] = Counter()
         self._connection = connection
@@ -110,6 +100,8 @@ class ServiceLoop:
         self._handler = handler
         self._clock = clock or steady_clock()
         self._pause = pause
+        self._parking = Parking(connection)
+        self._guard = Guard(connection, fence)
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -120,16 +112,20 @@ class ServiceLoop:
 
         Raises:
             SessionDeadError: A session's thread has ended.
+            FencedError: Another start of the program has claimed the database.
             sqlite3.DatabaseError: The database is damaged.
         """
         while not self._stopping:
             self.turn()
+        self._guard.leave()
 
     def turn(self) -> None:
         """Wait for events, handle them all, commit, publish, acknowledge: once.
 
         Raises:
             SessionDeadError: A session's thread has ended.
+            FencedError: Another start of the program has claimed the database; nothing of this
+                turn was committed, published or acknowledged.
         """
         for name, session in self._sessions.items():
             if not session.is_alive:
@@ -137,15 +133,18 @@ class ServiceLoop:
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
         failpoint("transport.batch.gathered")
+        if self._guard.is_careful(now_s):
+            self._backlog.keep(batch[1:])
+            batch = batch[:1]
         try:
-            done, failed, outgoing = self._commit(batch)
+            turn = self._commit(batch)
         except Exception as error:
             if not is_storage_failure(error):
                 raise
             self._wait_for_storage(batch, error)
             return
         failpoint("transport.turn.committed")
-        self._after_commit(done, failed, outgoing)
+        self._after_commit(turn)
 
     def stop(self) -> None:
         """Make ``run`` return after the turn in progress; may be called in a signal handler."""
@@ -164,34 +163,54 @@ class ServiceLoop:
             return latest_s
         return latest_s if planned_s is None else min(latest_s, planned_s)
 
-    def _commit(self, batch: list[Item]) -> tuple[list[Item], list[Item], list[Outgoing]]:
-        """Handle a batch in one transaction; return what was done, what failed, what to send."""
+    def _commit(self, batch: list[Item]) -> _Turn:
+        """Handle a batch in one transaction; return what became of it."""
         now_s = self._clock()
-        done: list[Item] = []
-        failed: list[Item] = []
-        outgoing: list[Outgoing] = []
-        with transaction(self._connection):
+        turn = _Turn()
+        ends = self._guard.note(batch[0].event, now_s) if batch else 0
+        with self._guard.transaction():
             for item in batch:
-                handled = self._handle(item, now_s, outgoing)
+                self._handle(item, now_s, turn, ends)
                 failpoint("transport.event.handled")
-                (done if handled else failed).append(item)
             if self._tick_due_s(now_s) <= now_s:
-                self._tick(now_s, outgoing)
+                self._tick(now_s, turn.outgoing)
+                self._guard.note_long_life(now_s)
             failpoint("transport.turn.handled")
-        return done, failed, outgoing
+        return turn
 
-    def _handle(self, item: Item, now_s: float, outgoing: list[Outgoing]) -> bool:
+    def _handle(self, item: Item, now_s: float, turn: _Turn, ends: int) -> None:
+        self._guard.cross_out(item.event, now_s)
+        if ends >= MAX_ENDS:
+            self._park(item, LethalMessageError(ends), now_s, turn)
+            return
         try:
             with savepoint(self._connection):
-                outgoing.extend(list(self._handler.handle(item.event, now_s)))
+                turn.outgoing.extend(list(self._handler.handle(item.event, now_s)))
         except WireError as error:
             self._refuse(item, error, now_s)
         except Exception as error:
             if is_storage_failure(error) or is_damage(error):
                 raise
             self._log_failure("event_failed", error, now_s, **_about(item.event))
-            return False
-        return True
+            if item.is_last_try:
+                self._park(item, error, now_s, turn)
+            else:
+                turn.failed.append(item)
+            return
+        turn.done.append(item)
+
+    def _park(self, item: Item, error: Exception, now_s: float, turn: _Turn) -> None:
+        """Set an event aside, in the transaction after which it is acknowledged."""
+        why = f"{type(error).__name__}: {error}"
+        self._parking.park(item.event, why, item.failures + 1, now_s)
+        turn.parked.append(item)
+        try:
+            with savepoint(self._connection):
+                turn.outgoing.extend(list(self._handler.give_up(item.event, why, now_s)))
+        except Exception as problem:
+            if is_storage_failure(problem) or is_damage(problem):
+                raise
+            self._log_failure("give_up_failed", problem, now_s)
 
     def _tick(self, now_s: float, outgoing: list[Outgoing]) -> None:
         self._ticked_s = now_s
@@ -203,20 +222,20 @@ class ServiceLoop:
                 raise
             self._log_failure("tick_failed", error, now_s)
 
-    def _after_commit(
-        self, done: list[Item], failed: list[Item], outgoing: list[Outgoing]
-    ) -> None:
+    def _after_commit(self, turn: _Turn) -> None:
         now_s = self._clock()
         if self._pauses:
             _log.info("storage_recovered", after_pauses=self._pauses)
             self._pauses = 0
-        for message in outgoing:
+        for message in turn.outgoing:
             failpoint("transport.publish.before")
             self._publish(message, now_s)
             failpoint("transport.publish.after")
         failpoint("transport.turn.published")
-        self.counts["handled"] += len(done)
-        for item in done + [item for item in failed if self._is_given_up(item, now_s)]:
+        self._count(turn, now_s)
+        for item in turn.failed:
+            self._backlog.try_again(item, now_s)
+        for item in turn.done + turn.parked:
             self._acknowledge(item.event, now_s)
         failpoint("transport.turn.acknowledged")
         try:
@@ -225,14 +244,13 @@ class ServiceLoop:
             self._log_failure("after_commit_failed", error, now_s)
         failpoint("transport.turn.ended")
 
-    def _is_given_up(self, item: Item, now_s: float) -> bool:
-        self.counts["failed"] += 1
-        if self._backlog.try_again(item, now_s):
-            return False
-        self.counts["dropped"] += 1
-        if self._gate.admit("event_dropped", now_s) is not None:
-            _log.error("event_dropped", failures=item.failures, **_about(item.event))
-        return True
+    def _count(self, turn: _Turn, now_s: float) -> None:
+        self.counts["handled"] += len(turn.done)
+        self.counts["failed"] += len(turn.failed) + len(turn.parked)
+        self.counts["parked"] += len(turn.parked)
+        for item in turn.parked:
+            if self._gate.admit("event_parked", now_s) is not None:
+                _log.error("event_parked", tries=item.failures + 1, **_about(item.event))
 
     def _wait_for_storage(self, batch: list[Item], error: Exception) -> None:
         """Keep the batch, of which nothing was committed, published or acknowledged."""

@@ -17,10 +17,26 @@ from schemas.messages import ObjectManifest
 from transport.failpoints import failpoint
 
 _SHA256_LENGTH = 64
+_OBJECTS = "objects"
 
 
 class ObjectSizeError(ValueError):
     """An object is empty, too large, or has too many chunks."""
+
+
+class ObjectDamagedError(Exception):
+    """A stored object is missing, or its bytes are not those that its name says.
+
+    Attributes:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"object {path} is damaged or missing; put it back from a backup: it is the file of "
+            "that name there, or the whole state with fedfleet restore"
+        )
+        self.path = path
 
 
 def describe(
@@ -59,6 +75,17 @@ def describe(
     return manifest, b"".join(digests)
 
 
+def check_object(path: Path) -> Path:
+    """Hash an object's file, whose name says its SHA-256, and return its path.
+
+    Raises:
+        ObjectDamagedError: It is not there, or not whole.
+    """
+    if not path.is_file() or not _is_whole(path):
+        raise ObjectDamagedError(path)
+    return path
+
+
 def read_block(path: Path, k: int, chunk_bytes: int) -> bytes:
     """Return chunk ``k`` of a file; empty when it lies behind the end.
 
@@ -70,6 +97,18 @@ def read_block(path: Path, k: int, chunk_bytes: int) -> bytes:
         return file.read(chunk_bytes)
 
 
+def object_path(root: Path, sha256: str) -> Path:
+    """Return where an object is or would be below ``root``; for those who only read there.
+
+    Raises:
+        ValueError: ``sha256`` is not 64 lower-case hex digits.
+    """
+    if not is_hex(sha256, _SHA256_LENGTH):
+        message = f"sha256: {sha256[:80]!r} is not {_SHA256_LENGTH} hex digits"
+        raise ValueError(message)
+    return root / _OBJECTS / sha256
+
+
 class ObjectStore:
     """Whole objects by digest; a torn file never passes for one.
 
@@ -79,7 +118,7 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._objects = root / "objects"
+        self._objects = root / _OBJECTS
         self._parts = root / "parts"
         self._intact: set[str] = set()
         for directory in (self._objects, self._parts):
@@ -93,10 +132,7 @@ class ObjectStore:
         Raises:
             ValueError: ``sha256`` is not 64 lower-case hex digits.
         """
-        if not is_hex(sha256, _SHA256_LENGTH):
-            message = f"sha256: {sha256[:80]!r} is not {_SHA256_LENGTH} hex digits"
-            raise ValueError(message)
-        return self._objects / sha256
+        return object_path(self.root, sha256)
 
     def part_path(self, key: str, sha256: str) -> Path:
         """Return the part file of one pull: its name depends on the pull's key and the object."""
@@ -119,17 +155,21 @@ class ObjectStore:
         Returns:
             Whether the object is there and whole.
         """
-        path = self.path(sha256)
-        if not path.is_file():
+        if not self.has(sha256):
             return False
-        digest = hashlib.sha256()
-        for block in _chunks_of(path, MIB):
-            digest.update(block)
-        if digest.hexdigest() != sha256:
+        if not _is_whole(self.path(sha256)):
             self.remove(sha256)
             return False
         self._intact.add(sha256)
         return True
+
+    def check(self, sha256: str) -> Path:
+        """Hash the object again and return its path; what is damaged stays for a person to see.
+
+        Raises:
+            ObjectDamagedError: It is not there, or not whole.
+        """
+        return check_object(self.path(sha256))
 
     def put(self, data: bytes, *, durable: bool) -> str:
         """Store an object and return its SHA-256.
@@ -238,6 +278,13 @@ def _chunks_of(source: bytes | Path, chunk_bytes: int) -> Iterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(chunk_bytes):
             yield chunk
+
+
+def _is_whole(path: Path) -> bool:
+    digest = hashlib.sha256()
+    for block in _chunks_of(path, MIB):
+        digest.update(block)
+    return digest.hexdigest() == path.name
 
 
 def _fsync(path: Path) -> None:

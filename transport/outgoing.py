@@ -5,10 +5,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from schemas.limits import MAX_PAYLOAD_BYTES
+from schemas.topics import Kind
 from transport.events import Outgoing
 
 #: A message whose second connection is lost too is given up: it may be what ends them.
 _MAX_SENDS = 2
+#: Whoever sends one twice sends the same bytes: the topic names the object and the piece.
+_PIECES = frozenset({Kind.CHUNK, Kind.BLOCK})
 
 
 @dataclass(slots=True)
@@ -45,6 +48,9 @@ class OutgoingQueue:
 
     What was sent but not acknowledged when a connection ends goes back to the front and is sent
     once more on the next connection, unless its topic's expiry has passed.
+
+    A chunk or block that is on its way is not taken on twice: on a slow link its receiver asks
+    again before it can have arrived, and every copy would make the next one later still.
     """
 
     def __init__(self, budget_bytes: int, max_messages: int) -> None:
@@ -53,6 +59,7 @@ class OutgoingQueue:
         self._lock = threading.Lock()
         self._waiting: deque[Pending] = deque()
         self._sent: dict[int, Pending] = {}
+        self._pieces: set[str] = set()
         self._used_bytes = 0
         self._unacknowledged = 0
 
@@ -62,7 +69,7 @@ class OutgoingQueue:
         return self._used_bytes
 
     def offer(self, message: Outgoing, now_s: float) -> bool:
-        """Take a message on if it fits the budget.
+        """Take a message on if it fits the budget, or if it is a piece that is on its way.
 
         Args:
             message: What to send.
@@ -73,8 +80,12 @@ class OutgoingQueue:
         """
         pending = _pending(message, now_s)
         with self._lock:
+            if message.token is None and pending.topic_name in self._pieces:
+                return True
             if self._is_full(pending):
                 return False
+            if message.topic.kind in _PIECES:
+                self._pieces.add(pending.topic_name)
             self._waiting.append(pending)
             self._used_bytes += pending.size
         return True
@@ -112,6 +123,7 @@ class OutgoingQueue:
         """Forget a message that ``next`` returned and that cannot be sent."""
         with self._lock:
             self._used_bytes -= pending.size
+            self._pieces.discard(pending.topic_name)
 
     def acknowledged(self, mid: int) -> Outgoing | None:
         """Record a PUBACK, or that a message of QoS 0 was written; return the message."""
@@ -121,6 +133,7 @@ class OutgoingQueue:
                 return None
             self._unacknowledged -= pending.qos > 0
             self._used_bytes -= pending.size
+            self._pieces.discard(pending.topic_name)
         if pending.done is not None:
             pending.done.set()
         return pending.message
@@ -133,6 +146,7 @@ class OutgoingQueue:
             self._sent.clear()
             self._unacknowledged = 0
             self._used_bytes = sum(one.size for one in kept)
+            self._pieces &= {one.topic_name for one in kept}
 
     def _is_full(self, pending: Pending) -> bool:
         count = len(self._waiting) + len(self._sent)

@@ -1,5 +1,6 @@
 """Has a model written as ONNX by a process that ends when it is done."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from schemas.tasks import TaskSubmission
 
 _COMMAND = (sys.executable, "-m", "central.modeling.exporting")
 _TIMEOUT_S = 900.0
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _SHOWN_CHARACTERS = 300
 
 
@@ -37,6 +39,7 @@ class ExportProcess:
 
         Raises:
             ExportProcessError: It was not written.
+            OSError: The disk is full.
         """
         request = {
             "parent": os.getpid(),
@@ -55,6 +58,8 @@ class ExportProcess:
             raise ExportProcessError(message) from error
         if process.returncode != 0:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
+            if _NO_SPACE in last:
+                raise OSError(errno.ENOSPC, last[-_SHOWN_CHARACTERS:])
             message = f"exit code {process.returncode}: {last[-_SHOWN_CHARACTERS:]}"
             raise ExportProcessError(message)
 

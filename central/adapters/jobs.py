@@ -3,27 +3,15 @@
 A job may be done twice (central was killed in between); it then gives the same bytes.
 """
 
-import hashlib
-import mmap
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-from safetensors import numpy as safetensors
-
-from central.core.strategies import registry
-from central.core.strategies.base import (
-    F32,
-    Contribution,
-    Contributions,
-    State,
-    Strategy,
-    StrategyError,
-    run,
-)
+from central.adapters.stored_rounds import StoredRounds, model_parts, read_model
+from central.core.strategies.base import F32, Strategy, StrategyError
 from central.service.ports import (
     AggregateRound,
     EvaluateModel,
@@ -40,9 +28,7 @@ from central.service.ports import (
 )
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
-from updates.codecs import create
 from updates.layout import Layout
-from updates.model_file import decode_model, model_header
 
 #: Names the model that the files beside it hold; written when they are whole.
 EXPORTED = "model.sha256"
@@ -76,6 +62,8 @@ class Jobs:
         self._exporter = exporter
         self._strategies = strategies
         self._models_dir = models_dir
+        # Two processes may work on the same job for a moment, until one of them is fenced.
+        self._life = secrets.token_hex(4)
 
     def work(self, job: Job) -> JobEvent | None:
         """Do one job and return what came of it."""
@@ -96,62 +84,29 @@ class Jobs:
             layout, vector = self._modeler.first_model(job.submission, job.data)
         except ValueError as error:
             return JobFailed(job, str(error))
-        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}")
+        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}-{self._life}")
         failpoint("central.preparation.stored")
         return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
         task, number = job.task, job.round.state.number
-        strategy = registry.create(
-            task.submission.strategy, task.submission.strategy_params, self._strategies
-        )
         failpoint("central.aggregation.begun")
-        layout, model = read_model(self._objects.path(job.round.base_model_sha256))
         with closing(self._open_database()) as database:
-            items = self._contributions(database, job, layout)
-            contributions = Contributions(model, items)
-            state = _load_state(job.state) if job.state else strategy.init(model)
+            rounds = StoredRounds(database, self._objects.check, self._strategies)
             try:
-                state, new = run(strategy, state, contributions)
+                layout, new, state = rounds.aggregate(task, job.round, job.state)
             except StrategyError as error:
                 return JobFailed(job, str(error))
-        del contributions, model
         failpoint("central.aggregation.computed")
-        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}")
+        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
         failpoint("central.aggregation.stored")
-        return RoundAggregated(task.task, number, sha256, _dump_state(state))
-
-    def _contributions(
-        self, database: sqlite3.Connection, job: AggregateRound, layout: Layout
-    ) -> tuple[Contribution, ...]:
-        task, number = job.task, job.round.state.number
-        codec = create(task.submission.codec, task.submission.codec_params)
-        rows = {
-            device: (sha256, inline, examples)
-            for device, sha256, inline, examples in database.execute(
-                "SELECT device, sha256, payloads.device IS NOT NULL, num_examples "
-                "FROM contributions LEFT JOIN payloads USING (task, round, device) "
-                "WHERE task = ? AND round = ?",
-                (task.task, number),
-            )
-        }
-
-        def loader(device: str) -> Callable[[], bytes]:
-            sha256, inline, _ = rows[device]
-            if not inline:
-                return lambda: self._objects.read(sha256)
-            return lambda: _payload(database, task.task, number, device)
-
-        return tuple(
-            Contribution(device, rows[device][2], layout, codec, loader(device))
-            for device in job.round.contributors or ()
-        )
+        return RoundAggregated(task.task, number, sha256, state)
 
     def _evaluate(self, job: EvaluateModel) -> JobEvent:
         task = job.task
         if task.plan is None or task.model_sha256 is None:
             return ModelEvaluated(task.task, job.round)
-        layout, vector = read_model(self._objects.path(task.model_sha256))
+        layout, vector = read_model(self._objects.check(task.model_sha256))
         metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
         failpoint("central.evaluation.measured")
         return ModelEvaluated(task.task, job.round, metrics)
@@ -162,7 +117,7 @@ class Jobs:
             return
         directory = self._models_dir / task.task
         directory.mkdir(parents=True, exist_ok=True)
-        source = self._objects.path(task.model_sha256)
+        source = self._objects.check(task.model_sha256)
         temporary = directory / "model.safetensors.tmp"
         shutil.copyfile(source, temporary)
         temporary.replace(directory / "model.safetensors")
@@ -179,43 +134,21 @@ def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
     return lambda: sqlite3.connect(f"file:{database}?mode=ro", uri=True)
 
 
-def read_model(path: Path) -> tuple[Layout, F32]:
-    """Return a stored model's layout and its parameters, a view of the mapped file."""
-    with path.open("rb") as file:
-        return decode_model(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> tuple[str, int]:
     """Store a model durably, without a second copy of it in memory.
 
     Returns:
         The file's SHA-256 and its size in bytes.
     """
-    header = model_header(layout)
-    values = np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
-    digest = hashlib.sha256(header)
-    digest.update(values)
-    sha256 = digest.hexdigest()
+    header, values, sha256 = model_parts(layout, vector)
     path = objects.part_path(key, sha256)
-    with path.open("wb") as file:
-        file.write(header)
-        file.write(values)
-    failpoint("central.model.written")
-    objects.adopt(path, sha256, durable=True)
+    try:
+        with path.open("wb") as file:
+            file.write(header)
+            file.write(values)
+        failpoint("central.model.written")
+        objects.adopt(path, sha256, durable=True)
+    except OSError:
+        path.unlink(missing_ok=True)  # what is half a model must not fill the disk
+        raise
     return sha256, len(header) + len(values)
-
-
-def _payload(database: sqlite3.Connection, task: str, number: int, device: str) -> bytes:
-    (payload,) = database.execute(
-        "SELECT payload FROM payloads WHERE task = ? AND round = ? AND device = ?",
-        (task, number, device),
-    ).fetchone()
-    return bytes(payload)
-
-
-def _load_state(data: bytes) -> State:
-    return dict(safetensors.load(data))
-
-
-def _dump_state(state: State) -> bytes:
-    return bytes(safetensors.save({name: np.ascontiguousarray(a) for name, a in state.items()}))

@@ -100,6 +100,15 @@ CREATE TABLE IF NOT EXISTS gateways (
     changed_s REAL NOT NULL
 ) STRICT;
 
+-- Each restore of this database from a backup, and why updates that were receipted after the
+-- backup are in no aggregate: their rounds lie below the epoch's million and have no row.
+CREATE TABLE IF NOT EXISTS restores (
+    at_s REAL NOT NULL,
+    backup_s REAL NOT NULL,
+    epoch INTEGER NOT NULL,
+    handled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
 CREATE INDEX IF NOT EXISTS contributions_by_sha ON contributions (sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
 CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);

@@ -16,6 +16,7 @@ from central.service.records import (
     GatewayRecord,
     Refusal,
     ResolvedPlan,
+    RestoreRecord,
     RoundRecord,
     TaskRecord,
     Totals,
@@ -24,17 +25,23 @@ from schemas.messages import DeviceState, GatewayState
 from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DATABASE = "central.db"
+#: What leads to a version from the one before it.
+MIGRATIONS = {
+    2: "CREATE TABLE restores (at_s REAL NOT NULL, backup_s REAL NOT NULL, "
+    "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT"
+}
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
 _TOTALS = lru_cache(256)(Totals.model_validate_json)
 #: Rows are read far more often than they change; what is read is frozen, so it may be shared.
-_DEVICE = lru_cache(8192)(DeviceState.model_validate_json)
+_DEVICE = lru_cache(1024)(DeviceState.model_validate_json)
 _GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
 _SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
 _PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
-_SUMMARY = lru_cache(1024)(RoundSummary.model_validate_json)
+_SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _read_progress = lru_cache(256)(_PROGRESS.validate_json)
 _read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
@@ -272,8 +279,28 @@ class SqliteStore:
         ).fetchone()
         return bool(found[0])
 
+    def open_restore(self) -> RestoreRecord | None:
+        """Return the newest restore that central has not dealt with, if there is one."""
+        row = self._db.execute(
+            "SELECT at_s, backup_s, epoch FROM restores WHERE handled = 0 "
+            "ORDER BY epoch DESC LIMIT 1"
+        ).fetchone()
+        return RestoreRecord(*row) if row else None
+
+    def close_restores(self) -> None:
+        """Note that central has dealt with every restore."""
+        self._db.execute("UPDATE restores SET handled = 1 WHERE handled = 0")
+
+    def epoch(self) -> int:
+        """Return the number of the newest restore; 0: this database was never restored."""
+        (epoch,) = self._db.execute("SELECT max(epoch) FROM restores").fetchone()
+        return int(epoch or 0)
+
     def purge(self, before_s: float) -> list[str]:
-        """Delete tasks that ended before a time; return the objects that they named."""
+        """Delete tasks that ended before a time; return the objects that they named.
+
+        With them go refusals of tasks that never were, and devices that are long gone.
+        """
         old = "SELECT task FROM tasks WHERE ended_s < ?"
         named = self._db.execute(
             f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
@@ -285,6 +312,11 @@ class SqliteStore:
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
         self._db.execute("DELETE FROM tasks WHERE ended_s < ?", (before_s,))
+        self._db.execute(
+            "DELETE FROM refusals WHERE at_s < ? AND task NOT IN (SELECT task FROM tasks)",
+            (before_s,),
+        )
+        self._db.execute("DELETE FROM devices WHERE is_online = 0 AND changed_s < ?", (before_s,))
         return [sha256 for (sha256,) in named if sha256]
 
     def is_referred_to(self, sha256: str) -> bool:

@@ -12,6 +12,8 @@ https://arxiv.org/abs/1902.01046. Rules:
    abandoned. The model is then unchanged.
 5. A deadline that is further away than it ever was shows that the clock was set back meanwhile;
    it is counted anew from now.
+6. An aggregation that was begun ``MAX_AGGREGATIONS`` times without an end is given up and the
+   round abandoned: it is what ends the program.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +21,8 @@ from enum import Enum
 from typing import Literal
 
 from typing_extensions import assert_never
+
+MAX_AGGREGATIONS = 3
 
 
 class Phase(str, Enum):
@@ -53,6 +57,8 @@ class RoundState:
     #: Clients that went offline; they may come back and report after all.
     lost: frozenset[str] = frozenset()
     extensions: int = 0
+    #: How often the aggregation was begun; a start after an end in order is not counted again.
+    aggregations: int = 0
     reason: str | None = None
 
     @property
@@ -126,6 +132,13 @@ class AggregationFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregationInterrupted:
+    """Central ended while it aggregated; in order when it was told to."""
+
+    was_clean: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEnded:
     """The task was cancelled while the round ran."""
 
@@ -136,7 +149,9 @@ class TaskEnded:
 ReportingEvent = (
     UpdateAccepted | ClientFailed | ClientLost | ClientReturned | ReplacementsSought | TimePassed
 )
-RoundEvent = ReportingEvent | ModelAggregated | AggregationFailed | TaskEnded
+RoundEvent = (
+    ReportingEvent | ModelAggregated | AggregationFailed | AggregationInterrupted | TaskEnded
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +203,8 @@ def transition(state: RoundState, event: RoundEvent) -> Outcome:
             return _abandon(state, reason)
         case ModelAggregated():
             return _commit(state)
+        case AggregationInterrupted(was_clean):
+            return _aggregate_again(state, was_clean=was_clean)
         case _ if state.phase is not Phase.REPORTING:
             return state, ()
         case _:
@@ -222,8 +239,19 @@ def _report(state: RoundState, device: str) -> Outcome:
     state = replace(state, reported=state.reported | {device})
     if len(state.reported) < state.min_clients:
         return state, ()
-    closed = replace(state, phase=Phase.AGGREGATING, reason=None)
+    closed = replace(state, phase=Phase.AGGREGATING, aggregations=1, reason=None)
     return closed, (StartAggregation(tuple(sorted(closed.reported))),)
+
+
+def _aggregate_again(state: RoundState, *, was_clean: bool) -> Outcome:
+    if state.phase is not Phase.AGGREGATING:
+        return state, ()
+    begun = state.aggregations if was_clean else state.aggregations + 1
+    if begun > MAX_AGGREGATIONS:
+        times = f"the aggregation was begun {state.aggregations} times and never ended"
+        return _abandon(state, f"{times}; does it fit into the memory?")
+    again = replace(state, aggregations=begun)
+    return again, (StartAggregation(tuple(sorted(again.reported))),)
 
 
 def _commit(state: RoundState) -> Outcome:

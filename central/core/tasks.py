@@ -7,6 +7,10 @@ Rules:
 3. With too few devices it waits, saying both numbers, and fails after ``selection_timeout_s``.
 4. A target metric, once reached, completes the task early.
 5. A paused task finishes the round that is open and opens no other.
+6. Preparing or evaluating that was begun ``MAX_ATTEMPTS`` times without an end is given up: it is
+   what ends the program.
+7. A central that was restored from a backup may have run rounds that it has forgotten: what was
+   open in the backup is given up, and numbers go on in a later million, above all forgotten ones.
 """
 
 from dataclasses import dataclass, replace
@@ -15,9 +19,21 @@ from typing import Literal
 from schemas.tasks import FINAL_STATES, Target, TaskState
 
 MAX_ABANDONED_IN_A_ROW = 5
+MAX_ATTEMPTS = 3
+#: More than a task can ever use: 100,000 rounds, each after at most four abandoned ones.
+ROUNDS_AN_EPOCH = 1_000_000
 
 #: What a task without an open round is doing; ``round`` means that one is open.
 Step = Literal["selecting", "preparing", "round", "evaluating"]
+
+
+@dataclass(frozen=True, slots=True)
+class LostRounds:
+    """Rounds that central may have run and has forgotten, ``last`` included."""
+
+    first: int
+    last: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,11 @@ class TaskProgress:
     abandoned_in_a_row: int = 0
     waiting_since_s: float = 0.0
     is_paused: bool = False
+    #: How often central ended out of order while it prepared or evaluated, in this step.
+    interruptions: int = 0
     reason: str | None = None
+    #: What restored backups knew nothing of, the oldest first.
+    lost: tuple[LostRounds, ...] = ()
 
     @property
     def is_final(self) -> bool:
@@ -68,7 +88,7 @@ def too_few(task: TaskProgress, reason: str, now_s: float) -> TaskProgress:
 
 def prepare(task: TaskProgress) -> TaskProgress:
     """Return the task while its first model is being built."""
-    return replace(task, step="preparing", reason=None)
+    return replace(task, step="preparing", interruptions=0, reason=None)
 
 
 def prepared(task: TaskProgress, now_s: float) -> TaskProgress:
@@ -86,11 +106,18 @@ def commit_round(task: TaskProgress) -> TaskProgress:
     return replace(
         task,
         step="evaluating",
+        interruptions=0,
         round=task.round + 1,
         committed=task.committed + 1,
         abandoned_in_a_row=0,
         reason=None,
     )
+
+
+def interrupt(task: TaskProgress) -> tuple[TaskProgress, bool]:
+    """Return the task after central ended out of order in this step, and whether to try again."""
+    count = task.interruptions + 1
+    return replace(task, interruptions=count), count < MAX_ATTEMPTS
 
 
 def evaluate(task: TaskProgress, metrics: dict[str, float], now_s: float) -> TaskProgress:
@@ -115,6 +142,52 @@ def abandon_round(task: TaskProgress, reason: str, now_s: float) -> TaskProgress
     if in_a_row >= MAX_ABANDONED_IN_A_ROW:
         return fail(ended, f"{in_a_row} rounds abandoned in a row; the last: {reason}")
     return replace(_select(ended, now_s), reason=f"round {task.round} abandoned: {reason}")
+
+
+def first_round(epoch: int) -> int:
+    """Return the number of a task's first round on a central that was restored ``epoch`` times.
+
+    A task of the same name may have run before the restore and be remembered by devices.
+    """
+    return epoch * ROUNDS_AN_EPOCH + 1
+
+
+def restore(task: TaskProgress, reason: str, epoch: int, now_s: float) -> TaskProgress:
+    """Return the task as it goes on after central was restored from a backup.
+
+    An open round is abandoned and does not count towards those in a row; a model that was being
+    evaluated stays without metrics, which may complete the task.
+
+    Args:
+        task: The task as the backup has it.
+        reason: Which backup, in words.
+        epoch: Number of this restore; rounds go on above its million.
+        now_s: The time, unix seconds.
+    """
+    if task.step == "evaluating":
+        task = evaluate(task, {}, now_s)
+    if task.is_final:
+        return task
+    is_open = task.step == "round"
+    first = task.round + 1 if is_open else task.round
+    last = max(epoch, first // ROUNDS_AN_EPOCH + 1) * ROUNDS_AN_EPOCH
+    lost = LostRounds(first, last, f"rounds {first} to {last} are unknown: {reason}")
+    moved = replace(
+        task, round=last + 1, abandoned=task.abandoned + is_open, lost=(*task.lost, lost)
+    )
+    if task.step == "preparing":
+        return replace(moved, waiting_since_s=now_s, reason=reason)
+    return replace(_select(moved, now_s), reason=reason)
+
+
+def lost_reason(task: TaskProgress, number: int) -> str | None:
+    """Return why there is no record of round ``number``; None: no restore is to blame."""
+    for lost in task.lost:
+        if lost.first <= number <= lost.last:
+            return lost.reason
+    if number < task.round - task.round % ROUNDS_AN_EPOCH:
+        return "central was restored from a backup that does not know it"
+    return None
 
 
 def pause(task: TaskProgress) -> TaskProgress:

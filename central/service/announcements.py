@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
 from central.service.registry import Registry
-from schemas.tasks import CentralState, TaskStatus
+from schemas.tasks import CentralState, ParkedNote, RoundSummary, TaskStatus
 from schemas.topics import Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from transport.parking import ParkedSummary, nothing_parked
 
 #: Statuses that stay retained; those of older ended tasks are cleared.
 MAX_RETAINED = 100
@@ -16,9 +18,20 @@ MAX_RETAINED = 100
 MAX_HISTORY = 100
 
 
-def state_message(status: str, boot: int, ts: float) -> Outgoing:
+def state_message(
+    status: str, boot: int, ts: float, parked: ParkedSummary | None = None
+) -> Outgoing:
     """Return central's birth or death."""
-    state = CentralState.model_validate({"status": status, "boot": boot, "ts": ts})
+    told = parked or nothing_parked()
+    notes = tuple(
+        ParkedNote(
+            number=row.number, topic=row.topic, error=row.error, tries=row.tries, ts=row.last_s
+        )
+        for row in told.newest
+    )
+    state = CentralState.model_validate(
+        {"status": status, "boot": boot, "ts": ts, "parked": told.count, "parked_newest": notes}
+    )
     return Outgoing(Topic(Kind.CENTRAL_STATE), state.model_dump_json().encode())
 
 
@@ -28,15 +41,21 @@ class Announcements:
     def __init__(self, desk: Desk, registry: Registry) -> None:
         self._desk = desk
         self._registry = registry
+        self._told_parked = nothing_parked()
 
     def birth(self, now_s: float) -> Iterator[Outgoing]:
         """Say that central is there, and every status again: the broker may have lost them."""
         failpoint("central.birth.due")
-        yield state_message("online", self._desk.boot, now_s)
+        yield self._state(now_s)
         ended = self._desk.store.ended_tasks()[-MAX_RETAINED:]
         for task in (*ended, *self._desk.store.live_tasks()):
             yield self._message(task, now_s)
         failpoint("central.birth.told")
+
+    def parked(self, now_s: float) -> Iterator[Outgoing]:
+        """Say anew that central is there when other messages are parked than it told."""
+        if self._desk.parked() != self._told_parked:
+            yield self._state(now_s)
 
     def changed(self, now_s: float, *, urgent_only: bool) -> Iterator[Outgoing]:
         """Yield the statuses that changed."""
@@ -65,7 +84,9 @@ class Announcements:
         return TaskStatus(
             task=task.task,
             state=progress.state,
-            reason=(record.state.reason if record else None) or progress.reason,
+            reason=self._desk.delayed.get(task.task)
+            or (record.state.reason if record else None)
+            or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
             phase=None if progress.is_final else record.state.phase.value if record else None,
@@ -83,9 +104,13 @@ class Announcements:
             uplink_bytes=task.totals.uplink_bytes,
             downlink_bytes=task.totals.downlink_bytes,
             updates_accepted=task.totals.updates_accepted,
-            history=tuple(row.summary for row in history if row.summary),
+            history=_with_lost(progress, [row.summary for row in history if row.summary]),
             ts=now_s,
         )
+
+    def _state(self, now_s: float) -> Outgoing:
+        self._told_parked = self._desk.parked()
+        return state_message("online", self._desk.boot, now_s, self._told_parked)
 
     def _message(self, task: TaskRecord, now_s: float) -> Outgoing:
         return _retained(task.task, self.status(task, now_s))
@@ -98,6 +123,14 @@ class Announcements:
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)
+
+
+def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:
+    lost = [
+        RoundSummary(round=rounds.first, outcome="abandoned", reason=rounds.reason)
+        for rounds in progress.lost
+    ]
+    return tuple(sorted([*ended, *lost], key=lambda summary: summary.round)[-MAX_HISTORY:])
 
 
 def _retained(task: str, status: TaskStatus) -> Outgoing:

@@ -22,7 +22,7 @@ from schemas.messages import (
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
-from transport.objects import describe
+from transport.objects import ObjectDamagedError, ObjectSizeError, describe
 from transport.retry import Backoff
 
 RoundKey = tuple[str, int]
@@ -55,15 +55,30 @@ class Assignments:
             self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
             yield from self._send(task, record, region, now_s)
 
+    def model_fault(self, sha256: str) -> str | None:
+        """Return what is wrong with a model's file; None: it is what its name says."""
+        try:
+            self._manifest(sha256)
+        except ObjectDamagedError as error:
+            return str(error)
+        return None
+
     def answered(self, task: str, number: int, device: str) -> None:
         """Note that a client knows of its job."""
         self._answered.setdefault((task, number), set()).add(device)
 
     def ended(self, task: str, number: int) -> None:
-        """Forget a round that has ended."""
-        self._answered.pop((task, number), None)
+        """Forget a round that has ended, and what was said of the rounds before it since then."""
+        for known in [key for key in self._answered if key[0] == task and key[1] <= number]:
+            del self._answered[known]
         for key in [key for key in self._repeats if key[:2] == (task, number)]:
             del self._repeats[key]
+
+    def forget_ended(self) -> None:
+        """Forget what was said of tasks that have ended or never were."""
+        live = {task.task for task in self._desk.store.live_tasks()}
+        for key in [key for key in self._answered if key[0] not in live]:
+            del self._answered[key]
 
     def wake(self, region: str | None, now_s: float) -> None:
         """Repeat at once what awaits an answer: a gateway, or central's own broker, is back."""
@@ -102,7 +117,7 @@ class Assignments:
         asked = [
             settlement
             for ref in question.unsettled
-            for settlement in self._settled(ref.task, ref.round + 1, region, with_moved=True)
+            for settlement in self._settled(ref.task, ref.round, region, with_moved=True)
         ]
         settled = _that_fit([*asked, *self._settled_last(region)])
         answer = NoJob(keep=held, settled=settled)
@@ -137,7 +152,7 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=self._settled(task.task, record.state.number, region),
+            settled=self._settled_before(task.task, region),
         )
         frame = self._desk.frames.frame(
             body,
@@ -149,29 +164,40 @@ class Assignments:
         return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
 
     def _manifest(self, sha256: str) -> tuple[ObjectManifest, bytes]:
-        found = self._manifests.pop(sha256, None) or describe(
-            self._desk.objects.path(sha256), inline=True
-        )
+        found = self._manifests.pop(sha256, None) or self._describe(sha256)
         self._manifests[sha256] = found
         while len(self._manifests) > _KEPT_MANIFESTS:
             del self._manifests[next(iter(self._manifests))]
         return found
 
+    def _describe(self, sha256: str) -> tuple[ObjectManifest, bytes]:
+        path = self._desk.objects.path(sha256)
+        try:
+            manifest, tail = describe(path, inline=True)
+        except (FileNotFoundError, ObjectSizeError) as error:
+            raise ObjectDamagedError(path) from error
+        if manifest.sha256 != sha256:
+            raise ObjectDamagedError(path)
+        return manifest, tail
+
     def _settled_last(self, region: str) -> tuple[Settlement, ...]:
         """Return what became of the last rounds of tasks that ended: no assignment follows."""
         found: list[Settlement] = []
         for task in self._desk.store.ended_tasks()[: -_MAX_SETTLED - 1 : -1]:
-            last = self._desk.store.ended_rounds(task.task, 1)
-            for record in last:
-                found += self._settled(task.task, record.state.number + 1, region)
+            found += self._settled_before(task.task, region)
         return tuple(found)
+
+    def _settled_before(self, task: str, region: str) -> tuple[Settlement, ...]:
+        """Return what became of the updates of a task's last ended round."""
+        last = self._desk.store.ended_rounds(task, 1)
+        return self._settled(task, last[0].state.number, region) if last else ()
 
     def _settled(
         self, task: str, number: int, region: str, *, with_moved: bool = False
     ) -> tuple[Settlement, ...]:
         earlier = [
             row
-            for row in self._desk.store.contributions(task, number - 1)
+            for row in self._desk.store.contributions(task, number)
             if row.settled
             and (row.region == region or (with_moved and self._region(row.device) == region))
         ]
@@ -180,7 +206,7 @@ class Assignments:
         return (
             Settlement(
                 task=task,
-                round=number - 1,
+                round=number,
                 counted=tuple(row.device for row in earlier if row.settled == "counted"),
                 discarded=tuple(row.device for row in earlier if row.settled == "discarded"),
                 reason=next((row.reason for row in earlier if row.reason), None),

@@ -14,6 +14,7 @@ from schemas.messages import ControlNote, Receipt
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
 from transport.frames import FrameWriter
+from transport.parking import ParkedSummary, nothing_parked
 from transport.puller import Puller
 from updates.layout import Layout
 
@@ -49,8 +50,12 @@ class Desk:
     changed: dict[str, bool] = field(default_factory=dict)
     #: Objects that no row may need any more; looked at and removed after the commit.
     discarded: list[str] = field(default_factory=list)
+    #: Tasks whose job waits for the disk, and why; not worth a place on that disk.
+    delayed: dict[str, str] = field(default_factory=dict)
     #: Whether a round might now be opened.
     wants_schedule: bool = False
+    #: Asked for the messages that could not be handled.
+    parked: Callable[[], ParkedSummary] = nothing_parked
     _layouts: dict[str, Layout] = field(default_factory=dict)
 
     def touch(self, task: str, *, urgent: bool = True) -> None:

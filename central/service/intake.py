@@ -48,6 +48,12 @@ class Intake:
             self._add(name, submission, min_clients, now_s)
         self._desk.touch(name)
 
+    def not_handled(self, payload: bytes, why: str, now_s: float) -> Iterator[Outgoing]:
+        """Tell a person that central failed at a submission; a task that exists stays as it is."""
+        name = self._name_for_rejection(payload)
+        if self._desk.store.task(name) is None:
+            yield self._announcements.rejected(name, why[:_MAX_REASON], now_s)
+
     def control(self, name: str, payload: bytes, now_s: float) -> Iterator[Outgoing]:
         """Cancel, pause or resume a task.
 
@@ -81,6 +87,7 @@ class Intake:
     def _add(self, name: str, submission: TaskSubmission, min_clients: int, now_s: float) -> None:
         progress = TaskProgress(
             rounds=submission.rounds,
+            round=tasks.first_round(self._desk.store.epoch()),
             selection_timeout_s=submission.selection_timeout_s,
             target=submission.target,
             waiting_since_s=now_s,

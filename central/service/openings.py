@@ -62,6 +62,11 @@ class Openings:
         if task.plan is None or task.model_sha256 is None:
             message = f"task {task.task} has no model yet"
             raise RuntimeError(message)
+        fault = self._assignments.model_fault(task.model_sha256)
+        if fault is not None:
+            failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+            yield from self.end_if_final(failed, now_s)
+            return
         number, asked = task.progress.round, task.submission
         cohort = frozenset(choose(asked, fit, task.min_clients, number))
         state = RoundState(

@@ -7,16 +7,20 @@ from central.service.announcements import Announcements
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.downloads import Downloads
+from central.service.giving_up import GivingUp
 from central.service.intake import Intake
 from central.service.openings import Openings
 from central.service.ports import (
+    JobDelayed,
     JobFailed,
     ModelEvaluated,
     ModelPrepared,
     RoundAggregated,
+    StateDamaged,
     Worker,
 )
 from central.service.registry import Registry
+from central.service.restored import Restored
 from central.service.rounds import Rounds
 from central.service.uploads import Uploads
 from schemas import topics
@@ -40,10 +44,21 @@ _ANNOUNCE_EVERY_S = 300.0
 class Orchestrator:
     """The ``Handler`` of central's loop."""
 
-    def __init__(self, desk: Desk, worker: Worker, *, keep_task_s: float) -> None:
+    def __init__(
+        self, desk: Desk, worker: Worker, *, keep_task_s: float, was_clean: bool = False
+    ) -> None:
+        """Begin a new life; the work that was due is taken up with the first connection.
+
+        Args:
+            desk: What the use cases share.
+            worker: Does the heavy work.
+            keep_task_s: How long ended tasks are kept.
+            was_clean: Whether the life before this one ended in order.
+        """
         self._desk = desk
         self._worker = worker
         self._keep_task_s = keep_task_s
+        self._was_clean = was_clean
         self._purge_at_s = 0.0
         self._ticked_s = 0.0
         self._announce_at_s = float("inf")
@@ -55,10 +70,13 @@ class Orchestrator:
         self._downloads = Downloads(desk)
         self._announcements = Announcements(desk, self._registry)
         self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
+        self._givings_up = GivingUp(desk, self._rounds, self._openings, self._intake)
+        self._restored = Restored(desk, self._rounds, self._openings)
         self._is_recovered = False
 
     def handle(self, event: object, now_s: float) -> Iterable[Outgoing]:
         """Handle one event; what it makes possible (a new round) follows at once."""
+        yield from self._restored.take_up(now_s)
         yield from self._dispatch(event, now_s)
         if self._desk.wants_schedule:
             self._desk.wants_schedule = False
@@ -68,6 +86,7 @@ class Orchestrator:
     def tick(self, now_s: float) -> Iterable[Outgoing]:
         """Let time pass: deadlines, repetitions, tasks that wait for devices."""
         self._ticked_s = now_s
+        yield from self._restored.take_up(now_s)
         yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
         yield from self._openings.schedule(now_s)
         yield from self._assignments.due(now_s)
@@ -75,6 +94,7 @@ class Orchestrator:
         yield from self._announcements.changed(now_s, urgent_only=False)
         if now_s >= self._announce_at_s:
             yield from self._announce(now_s)
+        yield from self._announcements.parked(now_s)
         if now_s >= self._purge_at_s:
             self._purge_at_s = now_s + _PURGE_EVERY_S
             self._purge(now_s)
@@ -85,6 +105,7 @@ class Orchestrator:
 
     def after_commit(self) -> None:
         """Give the worker the jobs that the transaction made due."""
+        self._restored.committed()
         for job in self._desk.take_jobs():
             self._worker.submit(job)
             failpoint("central.job.submitted")
@@ -94,10 +115,16 @@ class Orchestrator:
                 self._desk.objects.remove(sha256)
                 failpoint("central.object.discarded")
 
+    def give_up(self, event: object, why: str, now_s: float) -> Iterable[Outgoing]:
+        """End what an event was for that could not be handled."""
+        yield from self._givings_up.of(event, why, now_s)
+        yield from self._announcements.changed(now_s, urgent_only=True)
+
     def _purge(self, now_s: float) -> None:
         self._desk.discarded += self._desk.store.purge(now_s - self._keep_task_s)
         failpoint("central.tasks.purged")
-        self._desk.puller.expire(now_s)
+        self._uploads.expire(now_s)
+        self._assignments.forget_ended()
         self._desk.objects.remove_parts(now_s - _KEEP_PARTS_S)
 
     def _dispatch(self, event: object, now_s: float) -> Iterator[Outgoing]:
@@ -106,6 +133,21 @@ class Orchestrator:
                 yield from self._on_message(event, now_s)
             case Connected():
                 yield from self._on_connected(now_s)
+            case ModelPrepared() | RoundAggregated() | ModelEvaluated() | JobFailed():
+                yield from self._on_job(event, now_s)
+            case JobDelayed(task, reason):
+                self._desk.delayed[task] = reason
+                self._desk.touch(task)
+            case StateDamaged(error):
+                raise error
+            case _:
+                return
+
+    def _on_job(
+        self, event: ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed, now_s: float
+    ) -> Iterator[Outgoing]:
+        self._desk.delayed.clear()  # a job has ended, so the disk is not full
+        match event:
             case ModelPrepared():
                 self._rounds.on_prepared(event, now_s)
             case RoundAggregated():
@@ -114,15 +156,13 @@ class Orchestrator:
                 yield from self._rounds.on_evaluated(event, now_s)
             case JobFailed():
                 yield from self._rounds.on_failure(event, now_s)
-            case _:
-                return
 
     def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
         yield from self._announce(now_s)
         self._assignments.wake(None, now_s)
         if not self._is_recovered:
             self._is_recovered = True
-            self._rounds.recover()
+            yield from self._rounds.recover(now_s, was_clean=self._was_clean)
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.wake(now_s)
 

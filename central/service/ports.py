@@ -13,6 +13,7 @@ from central.service.records import (
     DeviceRecord,
     GatewayRecord,
     Refusal,
+    RestoreRecord,
     RoundRecord,
     TaskRecord,
 )
@@ -104,8 +105,17 @@ class Store(Protocol):
     def is_model(self, sha256: str) -> bool:
         """Tell whether an object is the model of a task or the base of one of its rounds."""
 
+    def open_restore(self) -> RestoreRecord | None:
+        """Return the newest restore that central has not dealt with, if there is one."""
+
+    def close_restores(self) -> None:
+        """Note that central has dealt with every restore."""
+
+    def epoch(self) -> int:
+        """Return the number of the newest restore; 0: this database was never restored."""
+
     def purge(self, before_s: float) -> list[str]:
-        """Delete tasks that ended before a time, with all that is theirs.
+        """Delete tasks that ended before a time, with all that is theirs, and what is as old.
 
         Returns:
             The digests of the objects that they named.
@@ -205,7 +215,22 @@ class JobFailed:
     reason: str
 
 
-JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed
+@dataclass(frozen=True, slots=True)
+class JobDelayed:
+    """A job waits for space on the disk; it is tried again by itself."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateDamaged:
+    """A job found central's database damaged; the program must end."""
+
+    error: Exception
+
+
+JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed | StateDamaged
 
 
 class Worker(Protocol):

@@ -96,6 +96,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreRecord:
+    """One restore of central's database: when, from the backup of when, and its number."""
+
+    at_s: float
+    backup_s: float
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRecord:
     """One device, as it last described itself."""
 

@@ -178,41 +178,72 @@ class Rounds:
             case ExportModel():
                 return
 
-    def recover(self) -> None:
-        """Take up the heavy work that was due when central stopped."""
+    def recover(self, now_s: float, *, was_clean: bool) -> Iterator[Outgoing]:
+        """Take up the heavy work that was due when central stopped; damage is found here.
+
+        Args:
+            now_s: Now, unix seconds.
+            was_clean: Whether it stopped in order; else the work itself may have ended it, and is
+                not begun again for ever.
+        """
         for task in self._desk.store.live_tasks():
-            self._recover(task)
+            digest = task.model_sha256
+            fault = None if digest is None else self._assignments.model_fault(digest)
+            if fault is not None:
+                self.give_up(task, f"model: {fault}", now_s)
+                failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+                yield from self._openings.end_if_final(failed, now_s)
+            elif task.progress.step == "round":
+                event = core.AggregationInterrupted(was_clean=was_clean)
+                yield from self.on_event(task.task, task.progress.round, event, now_s)
+            elif task.progress.step in ("preparing", "evaluating"):
+                yield from self._recover(task, now_s, was_clean=was_clean)
             failpoint("central.work.recovered")
 
-    def _recover(self, task: TaskRecord) -> None:
-        if task.progress.step == "preparing":
-            fit = self._openings.fit(task)
-            if fit.data is not None:
-                self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+    def _recover(self, task: TaskRecord, now_s: float, *, was_clean: bool) -> Iterator[Outgoing]:
+        if not was_clean:
+            progress, may_again = tasks.interrupt(task.progress)
+            task = replace(task, progress=progress)
+            if not may_again:
+                yield from self._give_up_work(task, now_s)
                 return
-            progress = replace(task.progress, step="selecting")
-            self._desk.save_task(replace(task, progress=progress))
-        elif task.progress.step == "evaluating":
+            self._desk.save_task(task)
+        if task.progress.step == "evaluating":
             self._desk.jobs.append(EvaluateModel(task, task.progress.round - 1))
-        else:
-            record = self._desk.open_round(task)
-            if record is not None and record.state.phase is core.Phase.AGGREGATING:
-                state = self._desk.store.strategy_state(task.task)
-                self._desk.jobs.append(AggregateRound(task, record, state))
+            return
+        fit = self._openings.fit(task)
+        if fit.data is not None:
+            self._desk.jobs.append(PrepareModel(task.task, task.submission, fit.data))
+            return
+        progress = replace(task.progress, step="selecting")
+        self._desk.save_task(replace(task, progress=progress))
+
+    def _give_up_work(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
+        times = f"begun {task.progress.interruptions} times and never ended"
+        if task.progress.step == "evaluating":
+            number = task.progress.round - 1
+            unknown = ModelEvaluated(task.task, number, problem=f"its evaluation was {times}")
+            yield from self.on_evaluated(unknown, now_s)
+            return
+        failing = tasks.fail(task.progress, f"building the first model was {times}")
+        yield from self._openings.end_if_final(replace(task, progress=failing), now_s)
 
     # -- ends ------------------------------------------------------------------------------
 
     def cancel(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
         """Cancel a task; its open round is abandoned, the last committed model stays."""
-        reason = "the task was cancelled"
+        self.give_up(task, "the task was cancelled", now_s)
+        cancelled = replace(task, progress=tasks.cancel(task.progress))
+        failpoint("central.task.cancelled")
+        yield from self._openings.end_if_final(cancelled, now_s)
+
+    def give_up(self, task: TaskRecord, reason: str, now_s: float) -> None:
+        """Abandon the open round of a task, if there is one; its progress is the caller's."""
         record = self._desk.open_round(task)
         if record is not None:
             state, _ = core.transition(record.state, core.TaskEnded(reason))
             self._desk.store.settle(task.task, state.number, (), reason)
             self._close(task, replace(record, state=state), None, now_s)
-        cancelled = replace(task, progress=tasks.cancel(task.progress))
-        failpoint("central.task.cancelled")
-        yield from self._openings.end_if_final(cancelled, now_s)
 
     def _close(
         self, task: TaskRecord, record: RoundRecord, model: str | None, now_s: float

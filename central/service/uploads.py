@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from central.core import rounds as core
+from central.core import tasks
 from central.core.rounds import Phase
 from central.service.assignments import Assignments
 from central.service.desk import Desk
@@ -95,6 +96,11 @@ class Uploads:
         else:
             yield from self._advance(region, offer, progress, now_s)
 
+    def expire(self, now_s: float) -> None:
+        """Forget pulls for which nothing comes any more; their sender offers again."""
+        for xfer in self._desk.puller.expire(now_s):
+            self._pulling.pop(xfer, None)
+
     def _check_identity(
         self, region: str, xfer: str, frame: Frame, offer: UpdateManifest
     ) -> Receipt | None:
@@ -136,6 +142,10 @@ class Uploads:
             text = f"task: {offer.task!r} is not kept here; if it ever was, it ended long ago"
             raise UpdateRefusedError(text, "E_LATE", "late")
         record = self._desk.store.round(offer.task, offer.round)
+        lost = None if record else tasks.lost_reason(task.progress, offer.round)
+        if lost is not None:
+            text = f"round: {offer.round} was lost: {lost}"
+            raise UpdateRefusedError(text, "E_LATE", "late")
         if task.plan is None or record is None:
             text = f"task: there is no round {offer.round} of {offer.task!r}"
             raise UpdateRefusedError(text, "E_UNKNOWN_TASK")
@@ -171,6 +181,7 @@ class Uploads:
         try:
             started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
         except PullRefusedError as error:
+            del self._pulling[offer.xfer]
             text = "too many transfers at the same time"
             yield self._desk.receipt(region, _not_now(offer, "E_BUSY", text, error.retry_after_s))
             return

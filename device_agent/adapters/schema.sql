@@ -15,6 +15,7 @@ CREATE TABLE jobs (
     deadline_s REAL NOT NULL,
     created_s REAL NOT NULL,
     settled TEXT,
+    receipt TEXT,
     PRIMARY KEY (task, round)
 ) WITHOUT ROWID;
 CREATE INDEX jobs_state ON jobs (state);

@@ -13,18 +13,21 @@ from schemas.messages import ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DATABASE = "device.db"
+#: What leads to each version from the one before.
+MIGRATIONS = {2: "ALTER TABLE jobs ADD COLUMN receipt TEXT"}
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
-    "created_s, settled"
+    "created_s, settled, receipt"
 )
 
 
 def open_store(path: Path) -> sqlite3.Connection:
     """Open the agent's database, creating it when it is new; errors as ``open_database``."""
     schema = files("device_agent.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-    return open_database(path, schema + OUTBOX_SCHEMA, SCHEMA_VERSION)
+    return open_database(path, schema + OUTBOX_SCHEMA, SCHEMA_VERSION, MIGRATIONS)
 
 
 class SqliteJobStore:
@@ -150,12 +153,13 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         record.deadline_s,
         record.created_s,
         record.settled,
+        record.receipt,
     )
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     task, number, state, code, reason, starts, xfer, plan, model, *rest = row
-    digests, deadline_s, created_s, settled = rest
+    digests, deadline_s, created_s, settled, receipt = rest
     cause = None if code is None else Refusal(code, reason)
     return JobRecord(
         job=Job(JobKey(task, number), JobState(state), cause, starts, xfer),
@@ -165,4 +169,5 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         deadline_s=deadline_s,
         created_s=created_s,
         settled=settled,
+        receipt=receipt,
     )

@@ -72,7 +72,7 @@ class TrainingWorker:
         if self._current is not None:
             self._begin(self._current)
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 3.0) -> None:
         """Stop the work in hand and the thread; wait for it, but not longer than this."""
         self.assign(None)
         if self._thread is not None:

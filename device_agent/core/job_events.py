@@ -67,7 +67,13 @@ class AssignedAgain:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """The program began anew and found this job in its database."""
+    """The program began anew and found this job in its database.
+
+    Attributes:
+        was_clean: Whether it had ended in order: then its end was not the job's fault.
+    """
+
+    was_clean: bool = False
 
 
 #: What matters only while the update does not exist yet.

@@ -15,7 +15,7 @@
    back, since it may have been counted already. Only the quota of the outbox does.
 3. A restart begins again before ``uploading``; training is deterministic, its bytes are the same.
 4. Training that was begun ``MAX_STARTS`` times without an end is given up: it is what ends the
-   program.
+   program. A start after an end in order does not count.
 """
 
 from dataclasses import replace
@@ -82,8 +82,8 @@ def transition(job: Job, event: JobEvent) -> Step:
 def _work(job: Job, event: WorkEvent) -> Step:
     step: Step = (job, ())
     match event:
-        case Restarted():
-            step = replace(job, state=JobState.ACCEPTED), (FindModel(),)
+        case Restarted(was_clean):
+            step = _restart(job, was_clean=was_clean)
         case ModelAwaited():
             step = _await_model(job)
         case ModelArrived():
@@ -99,6 +99,12 @@ def _work(job: Job, event: WorkEvent) -> Step:
         case _:
             assert_never(event)
     return step
+
+
+def _restart(job: Job, *, was_clean: bool) -> Step:
+    uncounted = 1 if was_clean and job.state is JobState.TRAINING else 0
+    again = replace(job, state=JobState.ACCEPTED, starts=job.starts - uncounted)
+    return again, (FindModel(),)
 
 
 def _progress(job: Job, share: float) -> Step:

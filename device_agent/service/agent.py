@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from device_agent.core.job import JobKey
+from device_agent.core.job import JobKey, Refusal
 from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
@@ -34,6 +34,7 @@ from transport.objects import ObjectStore
 
 #: Why a device is offline, when its broker has to say it.
 LOST = "connection lost"
+_MAX_WHY = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,14 @@ class Agent:
         self._parts = parts
         self._is_connected = False
 
-    def resume(self, now_s: float) -> None:
-        """Go on after a restart; called once, in a transaction, before the first event."""
-        self._parts.jobs.resume(now_s)
+    def resume(self, now_s: float, *, was_clean: bool = False) -> None:
+        """Go on after a restart; called once, in a transaction, before the first event.
+
+        Args:
+            now_s: Now, unix seconds.
+            was_clean: Whether the life before this one ended in order.
+        """
+        self._parts.jobs.resume(now_s, was_clean=was_clean)
 
     def farewell(self) -> Outgoing:
         """Return the word that this device goes offline on purpose."""
@@ -137,6 +143,13 @@ class Agent:
         parts.objects.keep_only({*models, *parts.store.offered_objects()})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
+
+    def give_up(self, event: object, why: str, now_s: float) -> Iterable[Outgoing]:
+        """End the job whose result could not be handled; messages are sent again by others."""
+        if not isinstance(event, TrainingFinished | TrainingFailed):
+            return []
+        cause = Refusal("training", f"its result could not be handled: {why}"[:_MAX_WHY])
+        return self._parts.jobs.worked(event.key, WorkFailed(cause), now_s)
 
     def _worked(self, event: WorkerEvent, now_s: float) -> list[Outgoing]:
         jobs = self._parts.jobs
@@ -218,7 +231,7 @@ class Agent:
 
     def _receipt(self, receipt: Receipt, now_s: float) -> list[Outgoing]:
         removed = self._parts.uploads.on_receipt(receipt, now_s)
-        ended = self._parts.jobs.receipted(removed, receipt, now_s) if removed else []
+        ended = self._parts.jobs.receipted(removed, receipt.status, now_s) if removed else []
         return [*ended, *self._parts.uploads.due(now_s)]
 
     def _control(self, note: ControlNote, now_s: float) -> list[Outgoing]:

@@ -1,5 +1,6 @@
 """The device's word for itself: birth, death, heartbeat."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from device_agent.service.wire import Wire
 from schemas.messages import Capabilities, DataDescription, DeviceState, Heartbeat
 from schemas.topics import Kind
 from transport.events import Outgoing
+from transport.parking import ParkedSummary, nothing_parked
 
 _JITTER = 0.2
 
@@ -37,13 +39,15 @@ class Births:
         next_heartbeat_s: When the next heartbeat is due, unix seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators, named by the composition root
         self,
         wire: Wire,
         profile: Profile,
         machine: Machine,
         rng: np.random.Generator,
         heartbeat_s: float,
+        *,
+        parked: Callable[[], ParkedSummary] = nothing_parked,
     ) -> None:
         self.next_heartbeat_s = 0.0
         self._wire = wire
@@ -51,11 +55,14 @@ class Births:
         self._machine = machine
         self._rng = rng
         self._heartbeat_s = heartbeat_s
+        self._parked = parked
+        self._told_parked = 0
 
     def birth(self, now_s: float) -> Outgoing:
         """Return the birth; the next heartbeat is counted from here."""
         self._plan_heartbeat(now_s)
         profile = self._profile
+        self._told_parked = self._parked().count
         state = DeviceState(
             status="online",
             boot=self._wire.frames.boot,
@@ -63,6 +70,7 @@ class Births:
             capabilities=profile.capabilities,
             data=profile.data,
             versions=profile.versions,
+            parked=self._told_parked,
         )
         return self._wire.message(Kind.STATE, state)
 
@@ -77,9 +85,11 @@ class Births:
         return self._wire.message(Kind.STATE, state)
 
     def due(self, now_s: float) -> list[Outgoing]:
-        """Return the heartbeat when its time has come."""
+        """Return the heartbeat when its time has come; the birth, should it tell more by now."""
         if now_s < self.next_heartbeat_s:
             return []
+        if self._parked().count != self._told_parked:
+            return [self.birth(now_s)]
         self._plan_heartbeat(now_s)
         vitals = self._machine.vitals()
         beat = Heartbeat(

@@ -34,7 +34,7 @@ from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
-from schemas.messages import Assignment, Receipt
+from schemas.messages import Assignment, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
@@ -127,15 +127,19 @@ class Jobs:
         stored = self.apply(record, UpdateStored(xfer), now_s)
         return [*stored, *self._make_room(now_s), *self._uploads.due(now_s)]
 
-    def receipted(self, entry: OutboxEntry, receipt: Receipt, now_s: float) -> list[Outgoing]:
-        """End the job whose update has its final receipt; what is refused is settled by it."""
+    def receipted(self, entry: OutboxEntry, status: ReceiptStatus, now_s: float) -> list[Outgoing]:
+        """End the job whose update has its final receipt, and keep what the receipt says."""
         self.has_changed = True
         record = self._store.get(JobKey(entry.task, entry.round_number))
         failpoint("device.job.receipted")
-        ended = [] if record is None else self.apply(record, Receipted(), now_s)
-        if receipt.status in {"late", "rejected"}:
-            self._store.settle(entry.task, entry.round_number, "discarded")
-        return ended
+        if record is None:
+            return []
+        job, instructions = transition(record.job, Receipted())
+        # A refusal settles the update: it will be in no aggregate.
+        settled = "discarded" if status in {"late", "rejected"} else record.settled
+        record = replace(record, job=job, receipt=status, settled=settled)
+        self._save(record)
+        return self._do_all(record, instructions, now_s)
 
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""
@@ -150,11 +154,11 @@ class Jobs:
         failpoint("device.jobs.dropped")
         return [out for one in found if one for out in self.apply(one, ended, now_s)]
 
-    def resume(self, now_s: float) -> None:
+    def resume(self, now_s: float, *, was_clean: bool) -> None:
         """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
-            self.apply(record, Restarted(), now_s)
+            self.apply(record, Restarted(was_clean), now_s)
         self._make_room(now_s)
         failpoint("device.jobs.resumed")
 
@@ -235,6 +239,7 @@ class Jobs:
             state=record.job.state.value,
             code=cause.code if cause else None,
             reason=cause.reason if cause else None,
+            receipt=record.receipt,
         )
 
     def _do_all(

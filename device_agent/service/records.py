@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
 from device_agent.core.quota import Owed
-from schemas.messages import ObjectManifest, TrainingPlan
+from schemas.messages import ObjectManifest, ReceiptStatus, TrainingPlan
 
 Outcome = Literal["counted", "discarded"]
 
@@ -23,6 +23,7 @@ class JobRecord:
         deadline_s: Central's clock, unix seconds; for information only.
         created_s: When the assignment came, unix seconds.
         settled: What became of the update, once central has said so.
+        receipt: Status of the update's final receipt, stored as its outbox row is removed.
     """
 
     job: Job
@@ -32,6 +33,7 @@ class JobRecord:
     deadline_s: float
     created_s: float
     settled: Outcome | None = None
+    receipt: ReceiptStatus | None = None
 
     @property
     def key(self) -> JobKey:

@@ -11,7 +11,7 @@ from fedfleet import exporting
 from fedfleet.errors import FleetError
 from fedfleet.screen import Screen
 from fedfleet.testbed import plot, report
-from fedfleet.testbed.choices import Options
+from fedfleet.testbed.choices import BrokerKind, Options
 from fedfleet.testbed.plan import Place, make_plan
 from fedfleet.testbed.processes import Processes
 from fedfleet.testbed.progress import Stopwatch
@@ -50,9 +50,9 @@ def run_demo(
         FleetError: It did not work; the text says why, and whose log tells more.
     """
     watch = Stopwatch()
-    place = Place(folder, _free_port(), _mosquitto(options), is_root=os.geteuid() == 0)
+    place = Place(folder, free_port(), find_mosquitto(options.broker), is_root=os.geteuid() == 0)
     plan = make_plan(options, place, _files(options))
-    _claim(folder)
+    claim(folder)
     with Processes(folder / "logs") as processes:
         run = Run(plan, place, processes, screen)
         screen.line(f"{plan.url}, {len(plan.members)} devices; logs are in {folder / 'logs'}")
@@ -69,7 +69,12 @@ def run_demo(
     return outcome
 
 
-def _claim(folder: Path) -> None:
+def claim(folder: Path) -> None:
+    """Make a run's folder.
+
+    Raises:
+        PreparationError: Something is in it already.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         message = f"out: {folder} is not empty; a run needs a folder of its own"
@@ -82,8 +87,13 @@ def _files(options: Options) -> Sequence[Path]:
     return sorted(options.data_path.resolve().glob("*.npz"))
 
 
-def _mosquitto(options: Options) -> str | None:
-    if options.broker != "mosquitto":
+def find_mosquitto(broker: BrokerKind) -> str | None:
+    """Return Mosquitto's path, or None for the embedded broker.
+
+    Raises:
+        PreparationError: It is not installed.
+    """
+    if broker != "mosquitto":
         return None
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_FOLDERS))
     found = shutil.which("mosquitto", path=path)
@@ -93,7 +103,8 @@ def _mosquitto(options: Options) -> str | None:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

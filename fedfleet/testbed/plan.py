@@ -6,7 +6,7 @@ list of commands to copy.
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,12 +34,19 @@ class Place:
         port: A free port for the broker.
         mosquitto: The program's path, if that broker was chosen.
         is_root: Whether this is run by root.
+        doors: Ports of proxies before the broker, by the name of the process that is to use it;
+            ``NAME/uplink`` is a gateway's second session.
     """
 
     folder: Path
     port: int
     mosquitto: str | None = None
     is_root: bool = False
+    doors: Mapping[str, int] = field(default_factory=dict)
+
+    def url(self, name: str = "") -> str:
+        """Return the broker's address, or that of the proxy before it for one process."""
+        return f"mqtt://{_HOST}:{self.doors.get(name, self.port)}"
 
     @property
     def mosquitto_config(self) -> Path:
@@ -115,9 +122,8 @@ def make_plan(options: Options, place: Place, files: Sequence[Path] = ()) -> Pla
     """
     _check(options)
     members, held_out = _deal(options, files)
-    url = f"mqtt://{_HOST}:{place.port}"
     protocol = _PROTOCOL[options.broker]
-    common = ("--broker", url, "--mqtt-protocol", protocol)
+    common = ("--mqtt-protocol", protocol)
     regions = tuple(dict.fromkeys(member.region for member in members))
     services = (
         _central(common, place, held_out),
@@ -125,7 +131,7 @@ def make_plan(options: Options, place: Place, files: Sequence[Path] = ()) -> Pla
         *(_device(common, place, member) for member in members),
     )
     broker = _broker(place)
-    return Plan(url, protocol, broker, services, members, _submission(options))
+    return Plan(place.url(), protocol, broker, services, members, _submission(options))
 
 
 def mosquitto_config(place: Place) -> str:
@@ -215,20 +221,25 @@ def _broker(place: Place) -> Process:
 
 def _central(common: tuple[str, ...], place: Place, held_out: tuple[str, ...]) -> Process:
     data = (argument for item in held_out for argument in ("--eval-data", item))
-    argv = _fedfleet("central", *common, *("--state-dir", str(place.central_state_dir)), *data)
-    return Process("central", argv, _ENVIRONMENT)
+    own = ("--broker", place.url("central"), "--state-dir", str(place.central_state_dir))
+    return Process("central", _fedfleet("central", *own, *common, *data), _ENVIRONMENT)
 
 
 def _gateway(common: tuple[str, ...], place: Place, region: str) -> Process:
     name = f"gateway-{region}"
-    argv = _fedfleet("gateway", *common, "--region", region, *_state(place, name))
+    uplink = f"{name}/uplink"
+    broker: tuple[str, ...] = ("--broker", place.url(name))
+    if uplink in place.doors:
+        broker += ("--uplink", place.url(uplink))
+    argv = _fedfleet("gateway", *broker, *common, "--region", region, *_state(place, name))
     return Process(name, argv, _ENVIRONMENT)
 
 
 def _device(common: tuple[str, ...], place: Place, member: Member) -> Process:
     who = ("--region", member.region, "--id", member.device)
     state = _state(place, member.device)
-    argv = _fedfleet("device", *common, *who, *member.data_arguments, *state)
+    broker = ("--broker", place.url(member.device))
+    argv = _fedfleet("device", *broker, *common, *who, *member.data_arguments, *state)
     return Process(member.device, argv, _ENVIRONMENT)
 
 

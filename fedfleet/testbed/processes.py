@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Processes:
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
-        self._running: list[Running] = []
+        self._running: dict[str, Running] = {}
 
     def __enter__(self) -> Self:
         """Make the folder for logs, and be sure to stop at exit."""
@@ -94,18 +94,30 @@ class Processes:
                 start_new_session=True,
             )
         running = Running(process.name, child, path)
-        self._running.append(running)
+        self._running[process.name] = running
         return running
 
-    def check(self) -> None:
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one process and all that it started."""
+        _signal(self._running[name], number)
+
+    def kill(self, name: str) -> None:
+        """End one process with SIGKILL; ``start`` may then start it again in its place."""
+        self.send(name, signal.SIGKILL)
+        self._running[name].child.wait()
+
+    def check(self, down: Collection[str] = ()) -> None:
         """Look whether all still run.
+
+        Args:
+            down: Those that were killed, and are not expected to.
 
         Raises:
             ProcessEndedError: One does not.
         """
-        for running in self._running:
+        for name, running in self._running.items():
             returncode = running.child.poll()
-            if returncode is not None:
+            if returncode is not None and name not in down:
                 lines = last_lines(running.log)
                 raise ProcessEndedError(running.name, returncode, running.log, lines)
 
@@ -117,8 +129,9 @@ class Processes:
         """
         end = time.monotonic() + timeout_s
         with _deaf():
-            _end(self._running[1:][::-1], end)
-            _end(self._running[:1], end)
+            running = list(self._running.values())
+            _end(running[1:][::-1], end)
+            _end(running[:1], end)
             self._running.clear()
 
 

@@ -45,7 +45,7 @@ class Run:
         if self._place.mosquitto is not None:
             self._place.mosquitto_config.write_text(mosquitto_config(self._place))
         self._processes.start(self._plan.broker)
-        self._wait_for_port()
+        self.wait_for_port()
         for process in self._plan.services:
             self._processes.start(process)
 
@@ -106,7 +106,13 @@ class Run:
                 self._screen.line(round_line(summary, parameters))
             message = client.next_message(0)
 
-    def _wait_for_port(self) -> None:
+    def wait_for_port(self) -> None:
+        """Wait until the broker listens.
+
+        Raises:
+            RunError: It does not in time.
+            ProcessEndedError: It ended.
+        """
         watch = Stopwatch()
         while watch.seconds < _BROKER_TIMEOUT_S:
             self._processes.check()

@@ -16,6 +16,7 @@ from schemas.messages import ObjectManifest, Settlement
 from transport.outbox import OUTBOX_SCHEMA
 
 SCHEMA_VERSION = 1
+DATABASE = "gateway.db"
 SCHEMA = (
     OUTBOX_SCHEMA
     + """

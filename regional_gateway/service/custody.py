@@ -161,8 +161,8 @@ class Custody:
         return Standing.UNKNOWN if self._offers.get(xfer) is None else Standing.PULLING
 
     def _lacks_file(self, manifest: UpdateManifest) -> bool:
-        """Tell whether a row's file is gone: its device still has the object, and gives it."""
-        return not manifest.object.inline and not self._objects.has(manifest.object.sha256)
+        """Tell whether a row's file is gone or torn: its device has the object, and gives it."""
+        return not manifest.object.inline and not self._objects.intact(manifest.object.sha256)
 
     def _space(self) -> Space:
         used = self._outbox.total_bytes() + self._offers.promised_bytes()

@@ -1,5 +1,6 @@
 """The region's devices: births, deaths and signs of life, and the region's own state."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 from regional_gateway.core import roster
@@ -14,6 +15,7 @@ from schemas.messages import ControlNote, DeviceState, GatewayState
 from schemas.topics import Kind
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from transport.parking import ParkedSummary, nothing_parked
 
 #: A device whose birth was missed is asked for it at most so often.
 _ASK_BIRTH_EVERY_S = 30.0
@@ -25,7 +27,12 @@ class Devices:
     """Who is in the region. States are rows; signs of life are kept in memory."""
 
     def __init__(
-        self, store: DeviceStore, links: Links, relay: Relay, silent_after_s: float
+        self,
+        store: DeviceStore,
+        links: Links,
+        relay: Relay,
+        silent_after_s: float,
+        parked: Callable[[], ParkedSummary] = nothing_parked,
     ) -> None:
         """Begin; every known device counts as just seen, so that none is called silent too early.
 
@@ -34,7 +41,9 @@ class Devices:
             links: Makes messages.
             relay: Takes states to central.
             silent_after_s: No sign of life for so long: silent.
+            parked: Asked for the messages that could not be handled.
         """
+        self._parked = parked
         self._store = store
         self._links = links
         self._relay = relay
@@ -106,6 +115,13 @@ class Devices:
         state = self._state(now_s)
         return [] if state == self._published else self._publish(state, now_s)
 
+    def forget_strangers(self) -> None:
+        """Forget signs of life of devices that are not known: they never told a birth, or left."""
+        known = set(self._store.device_ids())
+        for seen in (self._seen_s, self._asked_s):
+            for device in [device for device in seen if device not in known]:
+                del seen[device]
+
     def farewell(self, why: str) -> Outgoing:
         """Return the gateway's death: its last word, or its Will."""
         state = GatewayState(status="offline", boot=self._links.frames.boot, why=why)
@@ -121,6 +137,7 @@ class Devices:
             devices_online=len(roster.online(presences, now_s, self._silent_after_s)),
             silent=silent[:MAX_COHORT],
             versions=self._versions,
+            parked=self._parked().count,
         )
 
     def _publish(self, state: GatewayState, now_s: float) -> list[Outgoing]:

@@ -76,6 +76,10 @@ class Gateway:
         """Do what had to wait for the commit."""
         self._parts.deferred.run()
 
+    def give_up(self, event: object, why: str, now_s: float) -> list[Outgoing]:  # noqa: ARG002 - the handler's port
+        """Do nothing: whoever awaits an answer sends its message again."""
+        return []
+
     def _on_message(self, message: MessageArrived, now_s: float) -> list[Outgoing]:
         topic = parse(message.topic_name)
         if message.session == UPLINK and topic.kind is Kind.CENTRAL_STATE:
@@ -119,5 +123,6 @@ class Gateway:
         failpoint("gateway.rows.purged")
         parts.pulls.expire(now_s)
         parts.models.release()
+        parts.devices.forget_strangers()
         parts.deferred.add(parts.assignments.forget_dropped)
         parts.deferred.add(parts.custody.remove_orphans)

@@ -21,6 +21,7 @@ from transport.caster import Caster
 from transport.frames import FrameWriter
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
+from transport.parking import ParkedSummary, nothing_parked
 from transport.puller import Puller
 from transport.retry import Backoff
 from transport.sender import Sender
@@ -56,6 +57,7 @@ class Fittings:
         adopt_boot: Takes the newest boot that central has seen of this gateway, persists what
             follows from it, and returns the boot to go on with.
         rng: Source of jitter.
+        parked: Asked for the messages that could not be handled.
     """
 
     region: str
@@ -67,6 +69,7 @@ class Fittings:
     tokens: Iterator[int]
     adopt_boot: Callable[[int], int]
     rng: np.random.Generator
+    parked: Callable[[], ParkedSummary] = nothing_parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def build(fittings: Fittings, limits: Limits) -> Parts:
     links = Links(fittings.region, fittings.frames)
     store, rng, backoff, deferred = fittings.store, fittings.rng, Backoff(), Deferred()
     relay = Relay(links, fittings.tokens)
-    devices = Devices(store, links, relay, limits.silent_after_s)
+    devices = Devices(store, links, relay, limits.silent_after_s, fittings.parked)
     statuses = Statuses(store, relay)
     caster = Caster(DOWNLINK, tokens=fittings.tokens)
     models = Models(

@@ -23,7 +23,7 @@ _BIG = np.float32(2.0**60)
 class TinyModeler:
     """The ports ``Modeler`` and ``Exporter`` without torch."""
 
-    def __init__(self, is_large: bool) -> None:  # noqa: FBT001
+    def __init__(self, is_large: bool) -> None:
         self.layout = LARGE if is_large else SMALL
 
     def check(self, submission: object) -> None:

@@ -218,14 +218,14 @@ class Ledger:
         kept = {xfer for (xfer,) in gateway.connection.execute("SELECT xfer FROM outbox")}
         lost = held - kept
         if lost:
-            self._fail("durable", f"{gateway.name} holds {sorted(lost)[0][:6]} no more")
+            self._fail("durable", f"{gateway.name} holds {min(lost)[:6]} no more")
 
     def _check_central(self, connection: sqlite3.Connection) -> None:
         rows = self._check_contributions(connection)
         refused = dict(connection.execute("SELECT xfer, status FROM refusals"))
         both = refused.keys() & self.memory.contributions.keys()
         if both:
-            self._fail("effect", f"{sorted(both)[0][:6]} is refused and counted")
+            self._fail("effect", f"{min(both)[:6]} is refused and counted")
         self._check_receipts(refused)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
@@ -282,8 +282,8 @@ class Ledger:
     ) -> dict[str, int]:
         memory = self.memory
         open_rounds: dict[str, int] = {}
-        for task, number, state, base, contributors, model, summary in connection.execute(
-            "SELECT task, round, state, base_model_sha256, contributors, model_sha256, summary "
+        for task, number, state, base, contributors, model in connection.execute(
+            "SELECT task, round, state, base_model_sha256, contributors, model_sha256 "
             "FROM rounds ORDER BY task, round"
         ):
             key = (task, number)

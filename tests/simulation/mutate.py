@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ def table(kills: list[Kill]) -> str:
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--only", help="Mutants whose name holds this text.")
 @click.option("--json", "as_json", is_flag=True)
-def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:  # noqa: FBT001
+def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:
     """Plant bugs, one at a time, and count the seeds until the simulation finds each."""
     chosen = [i for i, one in enumerate(MUTANTS) if only is None or only in one.name]
     kills = []

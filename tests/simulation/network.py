@@ -249,7 +249,7 @@ class SimulatedBroker:
                 letter = Letter(topic_name, self.retained[topic_name], 1, is_retained=True)
                 self._send(session.mqtt_client_id, letter)
 
-    def _route(self, letter: Letter, is_retained: bool, life: int) -> None:  # noqa: FBT001
+    def _route(self, letter: Letter, is_retained: bool, life: int) -> None:
         if life != self._life or not self.is_up:
             return
         if is_retained:

@@ -81,9 +81,9 @@ def swarm_of(seed: int) -> Swarm:
         clock_jump=sometimes(0.3, 0.2, 0.6),
         restore=sometimes(0.2, 0.2, 0.6),
         newer=sometimes(0.2, 0.5, 1.0),
-        large=rng.random() < 0.06,  # noqa: PLR2004
+        large=rng.random() < 0.06,
         meddle=sometimes(0.15, 0.01, 0.03),
         poison=sometimes(0.15, 0.05, 0.2),
         on_shortfall=pick(("extend", "abandon")),
-        unlike_brokers=rng.random() < 0.3,  # noqa: PLR2004
+        unlike_brokers=rng.random() < 0.3,
     )

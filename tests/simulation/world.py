@@ -16,8 +16,8 @@ from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import copy_of, watch_fsync
-from tests.simulation.ledger import Ledger, ViolationError
 from tests.simulation.learning import LARGE, SMALL
+from tests.simulation.ledger import Ledger, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
 from tests.simulation.programs import CentralProgram, DeviceProgram, GatewayProgram, Program, empty
@@ -129,7 +129,8 @@ class World:
                 look_s = self.work.now_s + _LOOK_S
                 if not self.unsettled():
                     return
-        raise ViolationError("liveness", f"after {PATIENCE_S:g} s: {self.unsettled()}")
+        rule = "liveness"
+        raise ViolationError(rule, f"after {PATIENCE_S:g} s: {self.unsettled()}")
 
     def unsettled(self) -> str | None:
         """Return what has not come to its end yet."""

@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 from central.adapters.catalog import InstalledCatalog
-from central.adapters.jobs import Jobs, read_model, reader_of
+from central.adapters.jobs import Jobs, reader_of
 from central.adapters.store import SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.core.strategies.fedavg import FedAvg
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
@@ -91,6 +92,7 @@ class CentralRig:
         self.modeler = modeler or TinyModeler()
         self.min_clients = min_clients
         self.keep_task_s = keep_task_s
+        self.was_clean = False
         self.now_s = 1000.0
         self.published = []
         self.connection = None
@@ -127,7 +129,9 @@ class CentralRig:
             boot=boot,
             read_layout=lambda path: read_model(path)[0],
         )
-        self.handler = Orchestrator(self.desk, self.worker, keep_task_s=self.keep_task_s)
+        self.handler = Orchestrator(
+            self.desk, self.worker, keep_task_s=self.keep_task_s, was_clean=self.was_clean
+        )
         self.event(Connected("main"))
 
     def restart(self):
@@ -255,7 +259,7 @@ class CentralRig:
         body = UpdateManifest(xfer=xfer, **fields)
         self.device_seq += 1
         writer = self._writer(changes.get("src", device), 1, self.device_seq)
-        return xfer, writer.frame(body, tail=tail), payload
+        return xfer, writer.frame(body, task=fields["task"], tail=tail), payload
 
     def update(self, device, assignment, value=1.0, examples=10, region="eu", **changes):
         xfer, frame, _ = self.update_frame(device, assignment, value, examples, **changes)

@@ -57,15 +57,24 @@ class Shape:
 
 
 @contextlib.contextmanager
-def running_fleet(folder: Path, shape: Shape | None = None, **broker: Any) -> Iterator["Fleet"]:
+def running_fleet(
+    folder: Path,
+    shape: Shape | None = None,
+    *,
+    prepare: Callable[["Fleet"], None] | None = None,
+    **broker: Any,
+) -> Iterator["Fleet"]:
     """Run a broker and a fleet; nothing of it is left at the end.
 
     Args:
         folder: Where states and logs lie.
         shape: What it consists of.
+        prepare: Called before anything but the broker is started.
         broker: As ``mosquitto_broker`` takes it; it forgets everything when it is killed.
     """
     with mosquitto_broker(**broker) as running, Fleet(folder, running, shape or Shape()) as fleet:
+        if prepare is not None:
+            prepare(fleet)
         fleet.start()
         yield fleet
 

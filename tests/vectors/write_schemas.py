@@ -37,6 +37,7 @@ from schemas.messages import (
 )
 from schemas.tasks import (
     CentralState,
+    ParkedNote,
     Privacy,
     Requirements,
     RoundSummary,
@@ -119,6 +120,7 @@ EXAMPLES: tuple[Example, ...] = (
             ),
             data=(DataDescription(name="mnist", shape=(1, 28, 28), classes=10, examples=600),),
             versions={"fedfleet": "0.1.0"},
+            parked=1,
         )
     ),
     Example(Heartbeat(load=0.5, memory_free_bytes=123456789, temperature_c=51.5)),
@@ -131,6 +133,7 @@ EXAMPLES: tuple[Example, ...] = (
             devices_online=2,
             silent=("dev-3",),
             versions={"fedfleet": "0.1.0"},
+            parked=2,
         ),
         src="gw/north",
     ),
@@ -243,7 +246,21 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         history=(RoundSummary(round=2, outcome="committed", clients=2, seconds=1.5),),
         ts=1760000000.25,
     ),
-    "plain.central": CentralState(status="online", boot=1760000001, ts=1760000000.25),
+    "plain.central": CentralState(
+        status="online",
+        boot=1760000001,
+        ts=1760000000.25,
+        parked=4,
+        parked_newest=(
+            ParkedNote(
+                number=7,
+                topic=f"fl/v1/ctl/task/{TASK}/control",
+                error="KeyError: 'round'",
+                tries=3,
+                ts=1760000000.0,
+            ),
+        ),
+    ),
 }
 
 

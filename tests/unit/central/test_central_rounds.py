@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from central.core.rounds import (
+    MAX_AGGREGATIONS,
     AbandonRound,
     AggregationFailed,
+    AggregationInterrupted,
     ClientFailed,
     ClientLost,
     ClientReturned,
@@ -159,6 +161,7 @@ events = st.one_of(
     st.builds(TimePassed, st.floats(0, 500)),
     st.just(ModelAggregated()),
     st.just(AggregationFailed("x")),
+    st.builds(AggregationInterrupted, st.booleans()),
     st.just(TaskEnded("y")),
 )
 
@@ -182,3 +185,29 @@ def test_any_sequence_of_events_closes_a_round_at_most_once_and_ends_it_at_most_
         assert len(closing.contributors) == min_clients
         assert list(closing.contributors) == sorted(set(closing.contributors))
     assert state.has_ended == bool(ends)
+
+
+def test_an_aggregation_that_was_interrupted_begins_again_with_the_same_list():
+    closed, _ = after(a_round(), UpdateAccepted("c"), UpdateAccepted("a"))
+    again, told = after(closed, AggregationInterrupted(was_clean=False))
+    assert told == [StartAggregation(("a", "c"))]
+    assert again.aggregations == 2
+
+
+def test_the_fourth_start_of_an_aggregation_abandons_the_round():
+    closed, _ = after(a_round(), UpdateAccepted("c"), UpdateAccepted("a"))
+    crash = AggregationInterrupted(was_clean=False)
+    state, told = after(closed, *[crash] * MAX_AGGREGATIONS)
+    assert state.phase is Phase.ABANDONED
+    assert [type(one) for one in told] == [StartAggregation] * 2 + [AbandonRound]
+
+
+def test_ends_in_order_are_not_held_against_an_aggregation():
+    closed, _ = after(a_round(), UpdateAccepted("c"), UpdateAccepted("a"))
+    state, told = after(closed, *[AggregationInterrupted(was_clean=True)] * 10)
+    assert state == closed
+    assert told == [StartAggregation(("a", "c"))] * 10
+
+
+def test_a_restart_while_updates_are_awaited_changes_nothing():
+    assert after(a_round(), AggregationInterrupted(was_clean=False)) == (a_round(), [])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from central.adapters.jobs import read_model
+from central.adapters.stored_rounds import read_model
 from central.service.ports import JobFailed
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
@@ -676,6 +676,47 @@ def test_what_is_old_is_purged_with_its_objects(tmp_path):
     rig.connection.close()
 
 
+def test_refusals_of_unknown_tasks_and_devices_long_gone_are_purged_too(tmp_path):
+    rig = CentralRig(tmp_path, keep_task_s=10.0)
+    job = begin(rig)
+    rig.update("a", job, task="never-was")
+    rig.device("b", status="offline")
+    count = "SELECT count(*) FROM refusals"
+    assert rig.connection.execute(count).fetchone() == (1,)
+    rig.tick(4000)
+    assert rig.connection.execute(count).fetchone() == (0,)
+    assert [record.device for record in rig.store.devices()] == ["a", "c"]
+    rig.connection.close()
+
+
+def test_nothing_is_remembered_of_rounds_whose_devices_speak_after_the_end(rig):
+    """Each client says ``done`` when its round has long closed: that must not pile up."""
+    known = rig.handler._assignments._answered
+    job = begin(rig, rounds=6)
+    for _ in range(6):
+        rig.update("a", job)
+        rig.update("b", job)
+        rig.work()
+        for device in ("a", "b"):
+            rig.job(device, job, "done")
+        assert len(known) <= 2
+        job = rig.newest()
+    rig.tick(4000)
+    assert known == {}
+
+
+def test_a_pull_that_nobody_goes_on_with_is_forgotten(tmp_path):
+    rig = CentralRig(tmp_path, BigModeler())
+    job = begin(rig)
+    xfer, frame, _ = rig.update_frame("a", job)
+    rig.offer(xfer, frame)
+    pulling = rig.handler._uploads._pulling
+    assert list(pulling) == [xfer]
+    rig.tick(4000)
+    assert pulling == {}
+    rig.connection.close()
+
+
 def test_a_status_is_plain_json_that_names_what_a_person_asks(rig):
     begin(rig)
     rig.status("t")
@@ -683,3 +724,71 @@ def test_a_status_is_plain_json_that_names_what_a_person_asks(rig):
     found = json.loads(text)
     assert (found["state"], found["round"], found["phase"]) == ("running", 1, "reporting")
     assert (found["cohort"], found["min_clients"], found["reported"]) == (3, 2, 0)
+
+
+def killed_while_aggregating(rig, times):
+    job = begin(rig, rounds=1)
+    rig.update("a", job)
+    rig.update("b", job)
+    for _ in range(times):
+        rig.worker.waiting.clear()
+        rig.restart()
+
+
+def test_an_aggregation_that_ends_central_each_time_is_given_up_after_three_starts(rig):
+    killed_while_aggregating(rig, 2)
+    assert len(rig.worker.waiting) == 1
+    rig.worker.waiting.clear()
+    rig.restart()
+    assert rig.worker.waiting == []
+    status = rig.status("t")
+    (ended,) = status.history
+    assert ended.outcome == "abandoned"
+    assert "aggregation was begun 3 times and never ended" in ended.reason
+    assert {row.settled for row in rig.store.contributions("t", 1)} == {"discarded"}
+    assert rig.newest().round == 2
+
+
+def test_an_aggregation_that_succeeds_at_the_third_start_is_committed(rig):
+    killed_while_aggregating(rig, 2)
+    rig.work()
+    assert rig.status("t").state == "completed"
+
+
+def test_restarts_in_order_count_against_no_aggregation(rig):
+    rig.was_clean = True
+    killed_while_aggregating(rig, 10)
+    rig.work()
+    assert rig.status("t").state == "completed"
+
+
+def test_a_first_model_that_ends_central_each_time_fails_the_task(rig):
+    rig.fleet("a", "b")
+    rig.submit(task="t")
+    for _ in range(3):
+        assert len(rig.worker.waiting) == 1
+        rig.worker.waiting.clear()
+        rig.restart()
+    assert rig.worker.waiting == []
+    status = rig.status("t")
+    assert status.state == "failed"
+    assert "building the first model was begun 3 times" in status.reason
+
+
+def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
+    modeler = TinyModeler()
+    modeler.accuracies = (0.5,) * 9
+    rig = CentralRig(tmp_path, modeler)
+    job = begin(rig, rounds=2)
+    rig.update("a", job)
+    rig.update("b", job)
+    rig.event(rig.worker.jobs.work(rig.worker.waiting.pop()))
+    for _ in range(3):
+        assert len(rig.worker.waiting) == 1
+        rig.worker.waiting.clear()
+        rig.restart()
+    rig.tick()
+    assert rig.worker.waiting == []
+    assert rig.newest().round == 2
+    assert rig.status("t").history[0].metrics == {}
+    rig.connection.close()

@@ -112,3 +112,65 @@ def test_a_task_prepares_its_first_model_before_its_first_round():
     preparing = tasks.prepare(a_task())
     assert not preparing.wants_round
     assert tasks.prepared(preparing, 30.0).wants_round
+
+
+BACKUP = "central was restored from a backup of yesterday"
+
+
+def restored(task, epoch=1):
+    return tasks.restore(task, BACKUP, epoch, 500.0)
+
+
+def test_after_a_restore_an_open_round_is_given_up_and_numbers_go_on_in_the_next_million():
+    task = restored(a_task(step="round", state="running", round=7, committed=2, abandoned=1))
+    assert (task.round, task.step, task.abandoned) == (1_000_001, "selecting", 2)
+    assert task.wants_round
+    assert task.waiting_since_s == 500.0
+    assert tasks.lost_reason(task, 8) == f"rounds 8 to 1000000 are unknown: {BACKUP}"
+    assert tasks.lost_reason(task, 1_000_000) is not None
+    assert tasks.lost_reason(task, 1_000_001) is None
+
+
+def test_a_restore_does_not_count_towards_the_rounds_abandoned_in_a_row():
+    task = a_task(step="round", round=5, abandoned_in_a_row=MAX_ABANDONED_IN_A_ROW - 1)
+    task = restored(task)
+    assert not task.is_final
+    assert task.abandoned_in_a_row == MAX_ABANDONED_IN_A_ROW - 1
+
+
+def test_after_a_restore_a_task_between_two_rounds_has_lost_the_next_one():
+    task = restored(a_task(round=4, committed=1))
+    assert (task.round, task.abandoned) == (1_000_001, 0)
+    assert tasks.lost_reason(task, 4) is not None
+
+
+def test_after_a_restore_a_model_being_evaluated_stays_without_metrics():
+    going_on = restored(a_task(step="evaluating", round=3, committed=2))
+    assert (going_on.step, going_on.round) == ("selecting", 1_000_001)
+    over = restored(a_task(step="evaluating", round=4, committed=3))
+    assert (over.state, over.round, over.lost) == ("completed", 4, ())
+
+
+def test_a_restore_leaves_paused_preparing_and_ended_tasks_what_they_are():
+    paused = restored(a_task(step="round", is_paused=True, round=2))
+    assert (paused.state, paused.wants_round) == ("paused", False)
+    preparing = restored(a_task(step="preparing"))
+    assert (preparing.step, preparing.round) == ("preparing", 1_000_001)
+    ended = a_task(state="cancelled", round=9)
+    assert restored(ended) == ended
+
+
+def test_every_restore_takes_a_later_million():
+    task = a_task(step="round", round=3)
+    for epoch, number in ((1, 1_000_001), (2, 2_000_001), (5, 5_000_001), (1, 6_000_001)):
+        task = restored(tasks.open_round(task), epoch)
+        assert task.round == number
+    assert tasks.first_round(0) == 1
+    assert tasks.first_round(2) == 2_000_001
+
+
+def test_a_task_that_is_younger_than_the_restore_knows_that_lower_rounds_were_anothers():
+    young = a_task(round=tasks.first_round(1))
+    assert "does not know" in tasks.lost_reason(young, 5)
+    assert tasks.lost_reason(young, 1_000_002) is None
+    assert tasks.lost_reason(a_task(round=9), 5) is None

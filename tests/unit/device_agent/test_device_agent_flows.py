@@ -285,6 +285,31 @@ def test_a_repeated_receipt_is_harmless(bench):
     assert bench.state() == "done"
 
 
+@pytest.mark.parametrize("status", ["accepted", "duplicate", "late", "rejected"])
+def test_what_the_final_receipt_says_is_kept_with_the_job(bench, status):
+    bench.assign()
+    manifest, _ = offered(bench.train())
+    assert bench.store.get(JobKey(TASK, 1)).receipt is None
+    bench.receipt(manifest, status)
+    assert bench.store.get(JobKey(TASK, 1)).receipt == status
+
+
+def test_a_receipt_is_kept_also_for_a_job_that_was_cancelled_meanwhile(bench):
+    bench.assign()
+    manifest, _ = offered(bench.train())
+    bench.send(Kind.CONTROL, ControlNote(action="cancel", task=TASK))
+    bench.receipt(manifest, "accepted")
+    record = bench.store.get(JobKey(TASK, 1))
+    assert (record.job.state.value, record.receipt) == ("failed", "accepted")
+
+
+def test_a_receipt_that_is_not_final_is_not_kept(bench):
+    bench.assign()
+    manifest, _ = offered(bench.train())
+    bench.receipt(manifest, "held")
+    assert bench.store.get(JobKey(TASK, 1)).receipt is None
+
+
 def test_an_update_is_offered_until_it_is_receipted(bench):
     bench.assign()
     manifest, _ = offered(bench.train())

@@ -41,7 +41,7 @@ EVENTS = st.one_of(
     st.just(Cancelled()),
     st.just(Dropped("over the quota")),
     st.just(AssignedAgain()),
-    st.just(Restarted()),
+    st.builds(Restarted, st.booleans()),
 )
 
 
@@ -158,3 +158,11 @@ def test_a_transfer_once_stored_stays_the_same(events):
         job, _ = transition(job, event)
         if before.xfer is not None:
             assert job.xfer == before.xfer
+
+
+def test_restarts_in_order_are_not_counted_as_starts_of_training():
+    job = replace(job_in(JobState.TRAINING), starts=1)
+    for _ in range(MAX_STARTS + 5):
+        job, _ = transition(job, Restarted(was_clean=True))
+        job, _ = transition(job, ModelArrived())
+    assert (job.state, job.starts) == (JobState.TRAINING, 1)

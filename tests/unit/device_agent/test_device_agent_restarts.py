@@ -18,6 +18,8 @@ from device_agent.core.job import JobKey
 from device_agent.core.jobs import MAX_STARTS
 from schemas.messages import DeviceState, Get
 from schemas.topics import Kind
+from transport.database import transaction
+from transport.parking import Parking
 
 
 def undisturbed(path, layout, **training):
@@ -173,3 +175,37 @@ def test_a_device_killed_with_every_chunk_on_disk_asks_for_none(tmp_path):
     bench = bench.reborn()
     assert bench.state() == "training"
     assert of_kind([*bench.sent, *bench.wait(5)], Kind.GET) == []
+
+
+def test_jobs_that_ended_a_month_ago_are_forgotten(tmp_path):
+    bench = Bench(tmp_path)
+    bench.assign(SMALL)
+    manifest, _ = offered(bench.train())
+    bench.receipt(manifest, "accepted")
+    assert bench.state() == "done"
+    bench.now_s += 29 * 86_400.0
+    bench = bench.reborn()
+    assert bench.state() == "done"
+    bench.now_s += 2 * 86_400.0
+    bench = bench.reborn()
+    assert bench.store.get(JobKey(TASK, 1)) is None
+
+
+def test_a_result_that_cannot_be_handled_fails_its_job_instead_of_holding_the_device(tmp_path):
+    bench = Bench(tmp_path)
+    bench.assign(SMALL)
+    result = bench.worker.result()
+    with transaction(bench.connection):
+        bench.agent.give_up(result, "KeyError: 'bug'", bench.now_s)
+    bench.agent.after_commit()
+    record = bench.store.get(JobKey(TASK, 1))
+    assert record.job.state.value == "failed"
+    assert "KeyError: 'bug'" in record.job.cause.reason
+    assert bench.agent.give_up("a message", "why", bench.now_s) == []
+
+
+def test_the_birth_is_told_anew_with_the_next_heartbeat_when_something_was_parked(tmp_path):
+    bench = Bench(tmp_path)
+    Parking(bench.connection).park(object(), "KeyError: 'x'", 3, bench.now_s)
+    told = [body_of(one, DeviceState).parked for one in of_kind(bench.wait(60.0), Kind.STATE)]
+    assert told == [1]

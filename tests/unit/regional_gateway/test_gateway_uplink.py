@@ -439,6 +439,25 @@ def test_a_lost_custody_file_is_pulled_from_its_device_once_more(rig):
     assert rig.custody_files() == []
 
 
+def test_a_damaged_file_of_an_update_in_custody_is_fetched_again_from_its_device(rig):
+    (device,) = rig.born("a")
+    data = large()
+    xfer = device.xfer(data)
+    rig.offer(device, data, inline=False)
+    rig.pass_time(2)
+    rig.give_chunks(device, data)
+    assert rig.custody_files() == [sha(data)]
+    path = rig.settings.state_dir / "custody" / "objects" / sha(data)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    rig.restart()
+    rig.offer(device, data, inline=False)
+    rig.from_central(Kind.NEED, rig.central.need(xfer, (0,)), xfer=xfer)
+    rig.give_chunks(device, data)
+    assert path.read_bytes() == data
+    rig.receipt(device, data)
+    assert rig.rows() == []
+
+
 def test_too_many_pulls_at_once_are_put_off(rig):
     a, b = rig.born("a", "b")
     rig.parts.pulls._puller._max_pulls = 1

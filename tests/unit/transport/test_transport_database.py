@@ -1,16 +1,20 @@
 """The database: what commits, what is undone, and what must not be opened."""
 
 import errno
+import itertools
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from schemas.errors import MessageError
 from transport.database import (
     DatabaseCorruptError,
+    DatabaseUnusableError,
     DatabaseVersionError,
     TransactionLostError,
     adopt_boot,
+    explained,
     is_damage,
     is_storage_failure,
     next_boot,
@@ -140,6 +144,22 @@ def test_a_savepoint_notices_that_the_whole_transaction_is_gone(connection):
         connection.execute("ROLLBACK")
 
 
+def test_the_log_of_commits_stays_within_bounds_however_much_is_written(tmp_path):
+    path = tmp_path / "state.db"
+    connection = open_database(path, "CREATE TABLE blobs (one BLOB)", 1)
+    wal = path.with_name("state.db-wal")
+    sizes = []
+    for _ in range(400):
+        with transaction(connection):
+            connection.execute("INSERT INTO blobs VALUES (?)", (bytes(250_000),))
+            connection.execute("DELETE FROM blobs WHERE rowid < (SELECT max(rowid) FROM blobs)")
+        sizes.append(wal.stat().st_size)
+    assert sum(b > a for a, b in itertools.pairwise(sizes)) > 100
+    assert max(sizes) < 40_000_000
+    assert path.stat().st_size < 10_000_000
+    connection.close()
+
+
 def test_a_transaction_without_writes_leaves_the_file_alone(tmp_path):
     path = tmp_path / "state.db"
     connection = open_database(path, SCHEMA, 1)
@@ -160,6 +180,7 @@ def test_a_transaction_without_writes_leaves_the_file_alone(tmp_path):
         (sqlite3.OperationalError("database is locked"), True),
         (sqlite3.OperationalError("disk I/O error"), True),
         (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EFBIG, "File too large"), True),
         (sqlite3.OperationalError("no such table: nonsense"), False),
         (sqlite3.IntegrityError("UNIQUE constraint failed"), False),
         (FileNotFoundError(errno.ENOENT, "gone"), False),
@@ -235,3 +256,85 @@ def test_a_newer_database_and_a_gap_in_the_migrations_are_refused(tmp_path):
     for version, steps in ((2, {2: ""}), (5, {5: "SELECT 1"})):
         with pytest.raises(DatabaseVersionError):
             open_database(path, SCHEMA, version, steps)
+
+
+def filled(path):
+    """A database with a table, an index and rows that overflow; closed, so that it is one file."""
+    schema = "CREATE TABLE note (text TEXT NOT NULL); CREATE INDEX by_text ON note (text)"
+    opened = open_database(path, schema, 1)
+    with transaction(opened):
+        for number in range(800):
+            write(opened, f"{number:06d}" * (4 if number % 50 else 2000))
+    opened.close()
+    return path.read_bytes()
+
+
+def roots(path):
+    with closing(sqlite3.connect(path)) as database:
+        return dict(database.execute("SELECT name, rootpage FROM sqlite_master"))
+
+
+def leaf_below(data, root):
+    """Return the number of the first leaf page under a page of a b-tree."""
+    page = root
+    while data[(page - 1) * 4096] in (2, 5):  # an interior page: its first cell points down
+        start = (page - 1) * 4096
+        cell = int.from_bytes(data[start + 12 : start + 14], "big")
+        page = int.from_bytes(data[start + cell : start + cell + 4], "big")
+    return page
+
+
+@pytest.mark.parametrize("name", ["note", "by_text"])
+@pytest.mark.parametrize("place", ["kind of page", "number of cells", "place of a cell"])
+def test_one_flipped_byte_in_the_structure_of_a_table_or_an_index_is_found(tmp_path, name, place):
+    path = tmp_path / "state.db"
+    data = bytearray(filled(path))
+    start = (leaf_below(data, roots(path)[name]) - 1) * 4096
+    data[start + {"kind of page": 0, "number of cells": 3, "place of a cell": 8}[place]] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(DatabaseCorruptError, match=r"fedfleet restore --from BACKUP --state-dir"):
+        open_database(path, "", 1)
+
+
+def test_an_index_that_disagrees_with_its_table_is_found(tmp_path):
+    """``quick_check`` does not look at this; the whole check costs about the same."""
+    path = tmp_path / "state.db"
+    data = bytearray(filled(path))
+    start = (leaf_below(data, roots(path)["by_text"]) - 1) * 4096
+    place = data.index(b"000001000001", start, start + 4096)
+    data[place + 5 : place + 6] = b"2"
+    path.write_bytes(data)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    with pytest.raises(DatabaseCorruptError, match="by_text"):
+        open_database(path, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "text"),
+    [
+        (
+            sqlite3.DatabaseError("image is malformed"),
+            DatabaseCorruptError,
+            r"state\.db.*malformed",
+        ),
+        (sqlite3.OperationalError("disk is full"), DatabaseUnusableError, r"state\.db.*is full"),
+        (sqlite3.IntegrityError("UNIQUE failed"), sqlite3.IntegrityError, "UNIQUE"),
+    ],
+)
+def test_what_sqlite_raises_is_explained_with_the_file(tmp_path, error, expected, text):
+    with pytest.raises(expected, match=text), explained(tmp_path / "state.db"):
+        raise error
+
+
+def test_a_damaged_page_that_is_met_later_is_raised_as_damage(tmp_path):
+    path = tmp_path / "state.db"
+    size = len(filled(path))
+    opened = open_database(path, "", 1)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    opened.execute("PRAGMA shrink_memory")
+    with pytest.raises(DatabaseCorruptError), explained(path), transaction(opened):
+        opened.execute("SELECT count(*) FROM note WHERE text > '0'").fetchone()
+    opened.close()

@@ -13,6 +13,7 @@ from schemas.topics import Kind, Topic
 from transport.database import open_database
 from transport.events import MessageArrived, Outgoing
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.parking import Parking
 
 SCHEMA = "CREATE TABLE note (text TEXT NOT NULL)"
 TOPIC = Topic(Kind.CENTRAL_STATE)
@@ -45,6 +46,8 @@ class FakeHandler:
         self.due_s = None
         self.ticks = []
         self.tick_error = None
+        self.given_up = []
+        self.give_up_error = None
 
     def handle(self, event, now_s):
         text = event.payload.decode() if isinstance(event, MessageArrived) else str(event)
@@ -63,6 +66,13 @@ class FakeHandler:
 
     def next_due_s(self, now_s):
         return self.due_s
+
+    def give_up(self, event, why, now_s):
+        self.given_up.append((event.payload.decode(), why))
+        self.connection.execute("INSERT INTO note VALUES ('given up')")
+        yield Outgoing(TOPIC, b"given up")
+        if self.give_up_error:
+            raise self.give_up_error
 
     def after_commit(self):
         self.diary.append(("after_commit", not self.connection.in_transaction))
@@ -164,7 +174,7 @@ def test_a_flood_of_broken_messages_makes_one_line(rig, logs):
     assert rig.loop.counts["refused"] == 50
 
 
-def test_a_poisonous_message_is_tried_three_times_then_dropped(rig, logs):
+def test_a_poisonous_message_is_tried_three_times_then_parked(rig, logs):
     rig.handler.trouble["poison"] = KeyError("bug")
     rig.arrive("a", "poison", "b")
     rig.loop.turn()
@@ -177,11 +187,64 @@ def test_a_poisonous_message_is_tried_three_times_then_dropped(rig, logs):
         rig.now_s += 1.0
         rig.loop.turn()
     assert rig.of("acked") == ["a", "b", "poison"]
-    assert (rig.loop.counts["failed"], rig.loop.counts["dropped"]) == (3, 1)
-    assert rig.notes() == ["a", "b"]
+    assert (rig.loop.counts["failed"], rig.loop.counts["parked"]) == (3, 1)
+    assert rig.notes() == ["a", "b", "given up"]
+    assert rig.of("published") == [b"a", b"b", b"given up"]
+    assert rig.handler.given_up == [("poison", "KeyError: 'bug'")]
+    (row,) = Parking(rig.connection).newest(10)
+    assert (row.topic, row.error, row.tries) == ("fl/v1/x", "KeyError: 'bug'", 3)
+    assert Parking(rig.connection).payload(row.number) == b"poison"
     failed = [line for line in logs if line["event"] == "event_failed"]
     assert len(failed) == 1
     assert failed[0]["exc_info"] is not None
+
+
+def poisoned(rig, turns=3):
+    rig.handler.trouble["poison"] = KeyError("bug")
+    rig.arrive("poison")
+    for _ in range(turns):
+        rig.loop.turn()
+        rig.now_s += 1.0
+
+
+def test_a_message_is_acknowledged_only_after_it_is_parked_durably(rig, logs):
+    poisoned(rig, turns=2)
+    assert rig.diary == [("after_commit", True)] * 2
+    (pages,) = rig.connection.execute("PRAGMA page_count").fetchone()
+    rig.connection.execute(f"PRAGMA max_page_count = {pages}")
+    rig.connection.execute("PRAGMA max_page_count = 1")
+    rig.handler.handle = lambda event, now_s: rig.connection.execute(
+        "INSERT INTO note VALUES (?)", ("x" * 100_000,)
+    )
+    rig.loop.turn()
+    assert rig.of("acked") == []
+    assert Parking(rig.connection).count() == 0
+    rig.connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    rig.handler.handle = FakeHandler.handle.__get__(rig.handler)
+    rig.loop.turn()
+    assert rig.of("acked") == ["poison"]
+    assert Parking(rig.connection).count() == 1
+
+
+def test_giving_up_that_fails_is_undone_and_the_message_is_parked_all_the_same(rig, logs):
+    rig.handler.give_up_error = ValueError("another bug")
+    poisoned(rig)
+    assert rig.of("acked") == ["poison"]
+    assert rig.of("published") == []
+    assert rig.notes() == []
+    assert Parking(rig.connection).count() == 1
+    assert "give_up_failed" in [line["event"] for line in logs]
+
+
+def test_a_result_of_a_worker_that_cannot_be_handled_is_parked_too(rig, logs):
+    rig.handler.trouble["trained"] = KeyError("bug")
+    rig.handler.give_up = lambda event, why, now_s: []
+    rig.events.put("trained")
+    for _ in range(3):
+        rig.loop.turn()
+        rig.now_s += 1.0
+    (row,) = Parking(rig.connection).newest(10)
+    assert (row.topic, row.size) == ("event:str", 0)
 
 
 def test_a_message_that_fails_only_once_is_handled_at_the_second_try(rig, logs):

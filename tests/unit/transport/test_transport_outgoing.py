@@ -176,3 +176,67 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase
+
+
+XFER = "0" * 32
+CHUNK = Outgoing(Topic(Kind.CHUNK, DEVICE, xfer=XFER, k=1), b"chunk")
+
+
+def test_a_chunk_that_is_on_its_way_is_not_taken_on_again() -> None:
+    queue = OutgoingQueue(10_000, 100)
+
+    assert queue.offer(CHUNK, 0.0)
+    assert queue.offer(CHUNK, 1.0)
+    assert send_all(queue) == [CHUNK]
+    assert queue.offer(CHUNK, 2.0)
+    assert send_all(queue, first_mid=2) == []
+    assert queue.offer(Outgoing(Topic(Kind.CHUNK, DEVICE, xfer=XFER, k=2), b"chunk"), 2.0)
+
+
+def test_a_chunk_that_has_arrived_at_the_broker_may_be_asked_for_again() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    queue.offer(CHUNK, 0.0)
+    send_all(queue)
+    queue.acknowledged(1)
+
+    assert queue.offer(CHUNK, 1.0)
+    assert send_all(queue) == [CHUNK]
+
+
+def test_a_chunk_that_was_given_up_with_its_connection_may_be_sent_again() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    queue.offer(CHUNK, 0.0)
+    for _ in range(2):
+        send_all(queue)
+        queue.connection_lost(1.0)
+
+    assert queue.used_bytes == 0
+    assert queue.offer(CHUNK, 2.0)
+    assert send_all(queue) == [CHUNK]
+
+
+def test_a_chunk_that_waits_for_the_next_connection_is_sent_once_on_it() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    queue.offer(CHUNK, 0.0)
+    send_all(queue)
+    queue.connection_lost(1.0)
+
+    assert queue.offer(CHUNK, 2.0)
+    assert send_all(queue) == [CHUNK]
+
+
+def test_a_piece_whose_arrival_is_awaited_by_its_token_is_taken_on_each_time() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    block = Topic(Kind.BLOCK, DEVICE, sha16="0" * 16, k=0)
+
+    assert queue.offer(Outgoing(block, b"x", token=1), 0.0)
+    assert queue.offer(Outgoing(block, b"x", token=2), 0.0)
+    assert [message.token for message in send_all(queue)] == [1, 2]
+
+
+def test_the_same_word_twice_is_sent_twice() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    queue.offer(state(), 0.0)
+    queue.offer(state(), 0.0)
+
+    assert len(send_all(queue)) == 2

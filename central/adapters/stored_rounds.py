@@ -1,0 +1,142 @@
+"""A round's aggregate as a function of what is stored, for central and for its audit."""
+
+import hashlib
+import mmap
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+from central.core.strategies import registry
+from central.core.strategies.base import (
+    F32,
+    Contribution,
+    Contributions,
+    State,
+    Strategy,
+    StrategyError,
+    run,
+)
+from central.service.records import RoundRecord, TaskRecord
+from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
+from updates.codecs import create
+from updates.layout import Layout
+from updates.model_file import decode_model, model_header
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRounds:
+    """Reads rounds of one database.
+
+    Attributes:
+        database: Central's, for reading.
+        object_path: Where the object with a digest is: a model or a large update.
+        strategies: A user's own strategies, by name.
+    """
+
+    database: sqlite3.Connection
+    object_path: Callable[[str], Path]
+    strategies: Mapping[str, Callable[..., Strategy]]
+
+    def aggregate(
+        self, task: TaskRecord, record: RoundRecord, stored: bytes | None
+    ) -> tuple[Layout, F32, bytes]:
+        """Aggregate the frozen contributions of a round.
+
+        Args:
+            task: The round's task.
+            record: The round.
+            stored: The strategy's state before this round; None before the first one.
+
+        Returns:
+            The model's layout, the new model, and the strategy's state after this round.
+
+        Raises:
+            StrategyError: The strategy raised, or gave what is no model.
+            OSError: A model or an update is not where it should be.
+            PayloadError: One is not what its digest says.
+        """
+        submission = task.submission
+        strategy = registry.create(
+            submission.strategy, submission.strategy_params, self.strategies
+        )
+        layout, model = read_model(self.object_path(record.base_model_sha256))
+        contributions = Contributions(model, self._contributions(task, record, layout))
+        state = _load_state(stored) if stored else strategy.init(model)
+        state, new = _run(strategy, state, contributions)
+        return layout, new, _dump_state(state)
+
+    def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
+        """Return the bytes of one contribution: from its row, else from its file.
+
+        Raises:
+            FileNotFoundError: They are in neither.
+            DatabaseCorruptError: They are not those that were accepted.
+        """
+        found = self.database.execute(
+            "SELECT payload FROM payloads WHERE task = ? AND round = ? AND device = ?",
+            (task, number, device),
+        ).fetchone()
+        if found is None:
+            return self.object_path(sha256).read_bytes()
+        if hashlib.sha256(found[0]).hexdigest() != sha256:
+            (_, _, file) = self.database.execute("PRAGMA database_list").fetchone()
+            detail = f"the stored update {sha256} is not the one that was accepted"
+            raise DatabaseCorruptError(Path(file), detail)
+        return bytes(found[0])
+
+    def _contributions(
+        self, task: TaskRecord, record: RoundRecord, layout: Layout
+    ) -> tuple[Contribution, ...]:
+        number = record.state.number
+        codec = create(task.submission.codec, task.submission.codec_params)
+        query = (
+            "SELECT device, sha256, num_examples FROM contributions WHERE task = ? AND round = ?"
+        )
+        rows = {row[0]: row[1:] for row in self.database.execute(query, (task.task, number))}
+
+        def loader(device: str) -> Callable[[], bytes]:
+            return lambda: self.payload(task.task, number, device, rows[device][0])
+
+        return tuple(
+            Contribution(device, rows[device][1], layout, codec, loader(device))
+            for device in record.contributors or ()
+        )
+
+
+def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
+    """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
+    try:
+        return run(strategy, state, contributions)
+    except StrategyError as error:
+        failure = error
+    cause = failure.__cause__
+    if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
+        raise cause  # outside of the handler: two errors must not name each other as their cause
+    raise failure
+
+
+def read_model(path: Path) -> tuple[Layout, F32]:
+    """Return a stored model's layout and its parameters, a view of the mapped file."""
+    with path.open("rb") as file:
+        return decode_model(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def model_parts(layout: Layout, vector: F32) -> tuple[bytes, memoryview, str]:
+    """Return a model file's header, its values without a copy of them, and its SHA-256."""
+    header = model_header(layout)
+    values = np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
+    digest = hashlib.sha256(header)
+    digest.update(values)
+    return header, values, digest.hexdigest()
+
+
+def _load_state(data: bytes) -> State:
+    return dict(safetensors.load(data))
+
+
+def _dump_state(state: State) -> bytes:
+    return bytes(safetensors.save({name: np.ascontiguousarray(a) for name, a in state.items()}))

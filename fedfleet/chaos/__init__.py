@@ -1,0 +1,1 @@
+"""A running fleet, hurt at random and then checked."""

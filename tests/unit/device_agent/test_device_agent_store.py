@@ -1,0 +1,40 @@
+"""The device's database over versions of the program."""
+
+import sqlite3
+from contextlib import closing
+
+from device_agent_bench import TASK, Bench, offered
+
+from device_agent.adapters.store import SqliteJobStore, open_store
+from device_agent.core.job import JobKey
+
+_TO_VERSION_1 = "ALTER TABLE jobs DROP COLUMN receipt; PRAGMA user_version = 1"
+
+
+def columns(path):
+    with closing(sqlite3.connect(path)) as database:
+        return [row[1:] for row in database.execute("PRAGMA table_info(jobs)")]
+
+
+def test_a_database_of_version_1_keeps_its_jobs_and_takes_receipts(tmp_path):
+    bench = Bench(tmp_path)
+    bench.assign()
+    manifest, _ = offered(bench.train())
+    bench.connection.executescript(_TO_VERSION_1)
+    bench = bench.reborn()
+    assert bench.state() == "uploading"
+    assert bench.store.get(JobKey(TASK, 1)).receipt is None
+    bench.receipt(manifest, "late")
+    assert bench.store.get(JobKey(TASK, 1)).receipt == "late"
+
+
+def test_a_database_that_was_brought_up_to_date_is_as_a_new_one(tmp_path):
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    for path in (old, new):
+        open_store(path).close()
+    with closing(sqlite3.connect(old)) as database:
+        database.executescript(_TO_VERSION_1)
+    assert columns(old) != columns(new)
+    with closing(open_store(old)) as database:
+        assert SqliteJobStore(database).active() == []
+    assert columns(old) == columns(new)
