@@ -29,6 +29,7 @@ from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
+from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
@@ -175,7 +176,14 @@ def compose(
             births=births,
             questions=Questions(wire, store, Backoff(), rng),
             statuses=statuses,
-            jobs=Jobs(statuses, store, downloads, uploads, surroundings),
+            jobs=Jobs(
+                statuses,
+                store,
+                downloads,
+                uploads,
+                Room(store, uploads, settings.outbox_quota_bytes),
+                surroundings,
+            ),
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,

@@ -34,6 +34,9 @@ from transport.settings import SettingsError
 @click.option(
     "--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]), help="Version of MQTT."
 )
+@click.option(
+    "--outbox-quota-bytes", type=int, help="Most bytes of updates kept until their receipt."
+)
 @click.option("--threads", type=int, help="Threads of one training step; default 1.")
 @click.option(
     "--config",

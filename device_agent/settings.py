@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from schemas.ids import DeviceId, RegionId
+from schemas.limits import MIB
 from schemas.tasks import Name
 from transport.settings import ConnectionSettings
 
@@ -22,4 +23,7 @@ class DeviceSettings(ConnectionSettings):
     models: dict[Name, str] = Field(default_factory=dict, description="NAME: package.module:fn")
     profile: Name = "generic"
     heartbeat_s: float = Field(default=30.0, ge=1, le=3600)
+    outbox_quota_bytes: int = Field(
+        default=512 * MIB, ge=MIB, description="updates kept until their receipt"
+    )
     threads: int = Field(default=1, ge=1, le=256, description="for one training step")

@@ -195,10 +195,15 @@ class NoJob(WireMessage):
 
 
 class Next(WireMessage):
-    """What is my current job? Asked on every connect and every 5 minutes; it heals a lost push."""
+    """What is my current job? Asked on every connect and every 5 minutes; it heals a lost push.
+
+    ``unsettled`` are jobs that were delivered, and of which it is not known whether they counted:
+    who was away has missed the assignments that told it.
+    """
 
     TYPE: ClassVar[str] = "task.next"
     holding: tuple[JobRef, ...] = Field(default=(), max_length=64)
+    unsettled: tuple[JobRef, ...] = Field(default=(), max_length=8)
 
 
 JobPhase = Literal[

@@ -6,7 +6,8 @@ https://arxiv.org/abs/1902.01046. Rules:
 1. A round closes as soon as ``min_clients`` distinct devices have reported, and only once.
 2. What arrives after that changes nothing here; the sender is told that it is late.
 3. When fewer than ``min_clients`` can still report, clients are replaced; with none to spare
-   the round is abandoned at once or waits for its deadline, as the task says.
+   the round is abandoned at once or waits for its deadline, as the task says. While it waits,
+   whoever comes back may take a missing client's place.
 4. At the deadline a round that may extend does so at most ``max_extensions`` times, else it is
    abandoned. The model is then unchanged.
 5. A deadline that is further away than it ever was shows that the clock was set back meanwhile;
@@ -219,7 +220,7 @@ def _while_reporting(state: RoundState, event: ReportingEvent) -> Outcome:
         case ClientLost(device):
             return _without(replace(state, lost=state.lost | _member(state, device)))
         case ClientReturned(device):
-            return replace(state, lost=state.lost - {device}), ()
+            return _without(replace(state, lost=state.lost - {device}))
         case ReplacementsSought(found):
             return _after_search(replace(state, cohort=state.cohort | found))
         case TimePassed(now_s):

@@ -64,10 +64,10 @@ class Announcements:
                 continue
             del self._desk.changed[name]
             task = self._desk.store.task(name)
-            if task is not None:
+            if task is not None and task.progress.is_final:
+                yield from self._ended(task, now_s)
+            elif task is not None:
                 yield self._message(task, now_s)
-                if task.progress.is_final:
-                    yield from self._forget_oldest()
 
     def rejected(self, task: str, reason: str, now_s: float) -> Outgoing:
         """Return the status of what could not become a task."""
@@ -115,8 +115,11 @@ class Announcements:
     def _message(self, task: TaskRecord, now_s: float) -> Outgoing:
         return _retained(task.task, self.status(task, now_s))
 
-    def _forget_oldest(self) -> Iterator[Outgoing]:
+    def _ended(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
+        """Tell an ended task's status; one that was cleared does not come back: a late update."""
         ended = self._desk.store.ended_tasks()
+        if task.task in {one.task for one in ended[-MAX_RETAINED:]}:
+            yield self._message(task, now_s)
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)

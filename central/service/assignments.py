@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from central.service.desk import Desk
 from central.service.records import RoundRecord, TaskRecord
+from schemas.limits import MAX_COHORT
 from schemas.messages import (
     Assignment,
     JobRef,
@@ -28,6 +29,8 @@ RoundKey = tuple[str, int]
 _KEPT_MANIFESTS = 16
 #: Ended tasks whose last round is settled again in each answer; they must fit the header.
 _MAX_SETTLED = 2
+#: Settlements in one answer, as ``NoJob.settled`` allows.
+_MAX_ANSWERED = 8
 
 
 @dataclass(slots=True)
@@ -111,7 +114,13 @@ class Assignments:
                 self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
                 yield from self._send(task, record, region, now_s)
         held = tuple(ref for ref in keep if ref in question.holding)
-        answer = NoJob(keep=held, settled=self._settled_last(region))
+        asked = [
+            settlement
+            for ref in question.unsettled
+            for settlement in self._settled(ref.task, ref.round, region, with_moved=True)
+        ]
+        settled = _that_fit([*asked, *self._settled_last(region)])
+        answer = NoJob(keep=held, settled=settled)
         failpoint("central.question.answered")
         yield self._desk.to_gateway(region, Kind.TASK, answer, corr=corr)
 
@@ -183,11 +192,14 @@ class Assignments:
         last = self._desk.store.ended_rounds(task, 1)
         return self._settled(task, last[0].state.number, region) if last else ()
 
-    def _settled(self, task: str, number: int, region: str) -> tuple[Settlement, ...]:
+    def _settled(
+        self, task: str, number: int, region: str, *, with_moved: bool = False
+    ) -> tuple[Settlement, ...]:
         earlier = [
             row
             for row in self._desk.store.contributions(task, number)
-            if row.region == region and row.settled
+            if row.settled
+            and (row.region == region or (with_moved and self._region(row.device) == region))
         ]
         if not earlier:
             return ()
@@ -212,6 +224,18 @@ class Assignments:
     def _region(self, device: str) -> str | None:
         record = self._desk.store.device(device)
         return record.region if record else None
+
+
+def _that_fit(settlements: list[Settlement]) -> tuple[Settlement, ...]:
+    """Return as many as fit the header, the first in any case; each round once."""
+    fitting: dict[RoundKey, Settlement] = {}
+    room = 2 * MAX_COHORT
+    for one in settlements:
+        room -= len(one.counted) + len(one.discarded)
+        if (room < 0 and fitting) or len(fitting) == _MAX_ANSWERED:
+            break
+        fitting.setdefault((one.task, one.round), one)
+    return tuple(fitting.values())
 
 
 def _plan(task: TaskRecord) -> TrainingPlan:

@@ -73,7 +73,9 @@ class Registry:
         before = frozenset(known.state.silent) if known else frozenset()
         after = frozenset(state.silent)
         was_online = known is not None and known.is_online and known.boot == state.boot
-        return after - before, before - after, is_online and not was_online
+        silent = self._of_region(after - before, region)
+        heard = self._of_region(before - after, region)
+        return silent, heard, is_online and not was_online
 
     def is_outdated(self, region: str, frame: Frame) -> bool:
         """Tell whether a gateway's birth has an older boot than the newest that is known of it.
@@ -129,6 +131,10 @@ class Registry:
         )
         self._desk.wants_schedule = True
         return True
+
+    def _of_region(self, devices: frozenset[str], region: str) -> frozenset[str]:
+        """Leave out who has moved: in its former region it is silent for ever."""
+        return frozenset(device for device in devices if self.region_of(device) == region)
 
     def region_of(self, device: str) -> str | None:
         """Return the region that a device was last seen in."""

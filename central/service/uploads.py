@@ -28,18 +28,31 @@ from transport.puller import PullProgress, PullRefusedError
 from updates.codecs import create
 from updates.pipeline import check_update
 
+#: Refusals that follow from what may yet change: they are not remembered.
+_PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
+#: A client whose move to another region is not yet known here is heard of within seconds.
+_MOVED_RETRY_S = 5.0
+
 
 class UpdateRefusedError(WireError):
     """An update is well-formed, but it may not count.
 
     Attributes:
         status: ``late`` or ``rejected``, as in the receipt.
+        retry_after_s: When it may be offered again; None: the refusal is final.
     """
 
-    def __init__(self, text: str, code: str, status: str = "rejected") -> None:
+    def __init__(
+        self,
+        text: str,
+        code: str,
+        status: str = "rejected",
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class Uploads:
@@ -97,23 +110,43 @@ class Uploads:
         if not xfer == offer.xfer == expected:
             text = f"xfer: {xfer}, expected {expected}"
             raise UpdateRefusedError(text, "E_TRANSFER")
+        counted = self._desk.store.contribution(offer.task, offer.round, offer.device)
+        if counted is not None and counted.xfer == xfer:
+            return _duplicate(offer, counted)  # whichever gateway holds another copy
         refusal = self._desk.store.refusal(xfer)
         if refusal is not None:
             return _receipt_of(refusal, offer)
         if self._registry.region_of(offer.device) != region:
-            text = f"device: {offer.device!r} is not known in region {region!r}"
-            raise UpdateRefusedError(text, "E_UNKNOWN_DEVICE")
-        counted = self._desk.store.contribution(offer.task, offer.round, offer.device)
+            self._check_moved(region, offer)
         return _duplicate(offer, counted) if counted is not None else None
+
+    def _check_moved(self, region: str, offer: UpdateManifest) -> None:
+        """Refuse an update that comes through another region than its device's.
+
+        A device that moved owes it still and offers it where it is now, so no answer to one
+        gateway may spoil the other's: while the round waits for this client the refusal is not
+        final, and what is late is late whoever brings it.
+        """
+        record = self._desk.store.round(offer.task, offer.round)
+        is_client = record is not None and offer.device in record.state.cohort
+        is_open = record is not None and record.state.phase is Phase.REPORTING
+        if is_client and not is_open:
+            return
+        text = f"device: {offer.device!r} is not known in region {region!r}"
+        retry_after_s = _MOVED_RETRY_S if is_client else None
+        raise UpdateRefusedError(text, "E_UNKNOWN_DEVICE", retry_after_s=retry_after_s)
 
     def _gate(self, offer: UpdateManifest) -> tuple[TaskRecord, RoundRecord]:
         task = self._desk.store.task(offer.task)
-        record = self._desk.store.round(offer.task, offer.round) if task else None
-        lost = tasks.lost_reason(task.progress, offer.round) if task and not record else None
+        if task is None:
+            text = f"task: {offer.task!r} is not kept here; if it ever was, it ended long ago"
+            raise UpdateRefusedError(text, "E_LATE", "late")
+        record = self._desk.store.round(offer.task, offer.round)
+        lost = None if record else tasks.lost_reason(task.progress, offer.round)
         if lost is not None:
             text = f"round: {offer.round} was lost: {lost}"
             raise UpdateRefusedError(text, "E_LATE", "late")
-        if task is None or task.plan is None or record is None:
+        if task.plan is None or record is None:
             text = f"task: there is no round {offer.round} of {offer.task!r}"
             raise UpdateRefusedError(text, "E_UNKNOWN_TASK")
         if offer.device not in record.state.cohort:
@@ -142,12 +175,15 @@ class Uploads:
             need = Need(xfer=offer.xfer, want=want, credit=credit)
             return self._desk.to_gateway(region, Kind.NEED, need, xfer=offer.xfer)
 
+        if offer.xfer in self._pulling and self._pulling[offer.xfer][0] != region:
+            self._desk.puller.forget(offer.xfer)  # its questions go where the device was before
         self._pulling[offer.xfer] = (region, offer)
         try:
             started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
         except PullRefusedError as error:
             del self._pulling[offer.xfer]
-            yield self._desk.receipt(region, _busy(offer, error.retry_after_s))
+            text = "too many transfers at the same time"
+            yield self._desk.receipt(region, _not_now(offer, "E_BUSY", text, error.retry_after_s))
             return
         yield from self._advance(region, offer, started, now_s)
 
@@ -221,6 +257,11 @@ class Uploads:
         self, region: str, offer: UpdateManifest, error: WireError, now_s: float
     ) -> Iterator[Outgoing]:
         """Remember the no, so that it stays the same, and say it; the client has failed."""
+        if isinstance(error, UpdateRefusedError) and error.retry_after_s is not None:
+            yield self._desk.receipt(
+                region, _not_now(offer, error.code, str(error), error.retry_after_s)
+            )
+            return
         self._forget(offer.xfer)
         status = error.status if isinstance(error, UpdateRefusedError) else "rejected"
         refusal = Refusal(
@@ -235,13 +276,14 @@ class Uploads:
         )
         task = self._desk.store.task(offer.task)
         is_own = not isinstance(error, IdentityError) and error.code != "E_TRANSFER"
+        is_own = is_own and error.code not in _PASSING_CODES and task is not None
         if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
             self._count(task, late=1)
             self._count_in_round(offer)
             failpoint("central.refusal.counted")
         failpoint("central.refusal.added")
         yield self._desk.receipt(region, _receipt_of(refusal, offer))
-        if is_own and status == "rejected" and error.code != "E_UNKNOWN_DEVICE":
+        if is_own and status == "rejected":
             failed = core.ClientFailed(offer.device)
             yield from self._rounds.on_event(offer.task, offer.round, failed, now_s)
 
@@ -298,12 +340,12 @@ def _receipt_of(refusal: Refusal, offer: UpdateManifest) -> Receipt:
     )
 
 
-def _busy(offer: UpdateManifest, retry_after_s: float) -> Receipt:
+def _not_now(offer: UpdateManifest, code: str, text: str, retry_after_s: float) -> Receipt:
     return Receipt(
         xfer=offer.xfer,
         status="rejected",
         sha256=offer.object.sha256,
-        code="E_BUSY",
-        detail="too many transfers at the same time",
+        code=code,
+        detail=text,
         retry_after_s=retry_after_s,
     )

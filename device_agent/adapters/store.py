@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
+from device_agent.core.quota import Owed
 from device_agent.service.records import JobRecord, Outcome
 from schemas.messages import ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
@@ -83,10 +84,29 @@ class SqliteJobStore:
             (outcome, task, round_number),
         )
 
+    def unsettled(self, limit: int) -> list[JobKey]:
+        """Return the delivered jobs of which it is not known what became, newest first."""
+        rows = self._connection.execute(
+            "SELECT task, round FROM jobs WHERE state = ? AND settled IS NULL"
+            " ORDER BY created_s DESC, round DESC LIMIT ?",
+            (JobState.DONE.value, limit),
+        )
+        return [JobKey(task, number) for task, number in rows]
+
     def offered_objects(self) -> frozenset[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
         rows = self._connection.execute("SELECT sha256 FROM outbox")
         return frozenset(sha256 for (sha256,) in rows)
+
+    def owed(self) -> list[Owed]:
+        """Return the updates in the outbox, without their frames."""
+        rows = self._connection.execute(
+            "SELECT task, round, xfer, sha256, size, held, created_s FROM outbox"
+        )
+        return [
+            Owed(JobKey(task, number), xfer, sha256, int(size), bool(held), float(created_s))
+            for task, number, xfer, sha256, size, held, created_s in rows
+        ]
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""

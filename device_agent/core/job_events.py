@@ -49,8 +49,15 @@ class Overtaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """The update, which has no receipt, had to go: the outbox was over its quota."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The task was cancelled from above."""
+    """The task has ended: it was cancelled, or it has all its rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Restarted:
 WorkEvent = (
     ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
 )
-JobEvent = WorkEvent | Receipted | Cancelled | AssignedAgain
+JobEvent = WorkEvent | Receipted | Cancelled | Dropped | AssignedAgain
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@
         |               |               |               |
         +---------------+---------------+               |
                         |                               |
-              failed, superseded                     failed (cancelled)
+              failed, superseded            superseded (over the quota)
 
 ``rejected`` is where a job that the device refuses starts and ends. Rules:
 
 1. A job that ended never changes again, whatever arrives.
-2. An update that is stored is uploaded: a newer round does not take it back.
+2. An update that is stored is uploaded: neither a newer round nor the end of its task takes it
+   back, since it may have been counted already. Only the quota of the outbox does.
 3. A restart begins again before ``uploading``; training is deterministic, its bytes are the same.
 4. Training that was begun ``MAX_STARTS`` times without an end is given up: it is what ends the
    program. A start after an end in order does not count.
@@ -25,6 +26,7 @@ from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
+    Dropped,
     FindModel,
     Instruction,
     JobEvent,
@@ -69,8 +71,10 @@ def transition(job: Job, event: JobEvent) -> Step:
             return job, (Report(), OfferAgain()) if uploading else (Report(),)
         case Receipted():
             return _receipted(job)
+        case Dropped(reason):
+            return _drop(job, reason)
         case Cancelled():
-            return _end(job, JobState.FAILED, Refusal("cancelled", "the task was cancelled"))
+            return _cancel(job)
         case _:
             return _work(job, event) if job.is_before_upload else (job, ())
 
@@ -111,6 +115,18 @@ def _receipted(job: Job) -> Step:
     if job.state is not JobState.UPLOADING:
         return job, ()
     return replace(job, state=JobState.DONE), (Report(),)
+
+
+def _cancel(job: Job) -> Step:
+    if not job.is_before_upload:
+        return job, ()
+    return _end(job, JobState.FAILED, Refusal("cancelled", "the task has ended"))
+
+
+def _drop(job: Job, reason: str) -> Step:
+    if job.state is not JobState.UPLOADING:
+        return job, ()
+    return _end(job, JobState.SUPERSEDED, Refusal("superseded", reason))
 
 
 def _end(job: Job, state: JobState, cause: Refusal) -> Step:

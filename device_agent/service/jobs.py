@@ -10,6 +10,7 @@ from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
+    Dropped,
     FindModel,
     Instruction,
     JobEvent,
@@ -29,6 +30,7 @@ from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
+from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
@@ -51,15 +53,17 @@ class Jobs:
         has_changed: Whether a job may have begun or ended since this was last set to False.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
         statuses: Statuses,
         store: JobStore,
         downloads: Downloads,
         uploads: Uploads,
+        room: Room,
         surroundings: Surroundings,
     ) -> None:
         self.has_changed = True
+        self._room = room
         self._statuses = statuses
         self._store = store
         self._downloads = downloads
@@ -82,6 +86,7 @@ class Jobs:
             return self._refuse(assignment, late, now_s)
         outgoing = self._overtake(key, now_s)
         cause = self._surroundings.refusal(assignment, self._busy_with(), now_s)
+        cause = cause or self._room.refusal(key, assignment.plan.parameters)
         if cause is not None:
             return [*outgoing, *self._refuse(assignment, cause, now_s)]
         return [*outgoing, *self._accept(assignment, tail, now_s)]
@@ -119,7 +124,8 @@ class Jobs:
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
             return self.apply(record, lost, now_s)
-        return [*self.apply(record, UpdateStored(xfer), now_s), *self._uploads.due(now_s)]
+        stored = self.apply(record, UpdateStored(xfer), now_s)
+        return [*stored, *self._make_room(now_s), *self._uploads.due(now_s)]
 
     def receipted(self, entry: OutboxEntry, status: ReceiptStatus, now_s: float) -> list[Outgoing]:
         """End the job whose update has its final receipt, and keep what the receipt says."""
@@ -129,7 +135,9 @@ class Jobs:
         if record is None:
             return []
         job, instructions = transition(record.job, Receipted())
-        record = replace(record, job=job, receipt=status)
+        # A refusal settles the update: it will be in no aggregate.
+        settled = "discarded" if status in {"late", "rejected"} else record.settled
+        record = replace(record, job=job, receipt=status, settled=settled)
         self._save(record)
         return self._do_all(record, instructions, now_s)
 
@@ -151,6 +159,7 @@ class Jobs:
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
             self.apply(record, Restarted(was_clean), now_s)
+        self._make_room(now_s)
         failpoint("device.jobs.resumed")
 
     def tell(self) -> None:
@@ -190,6 +199,10 @@ class Jobs:
         older = self._store.of_task(key.task)
         failpoint("device.job.overtaken")
         return [out for record in older for out in self.apply(record, event, now_s)]
+
+    def _make_room(self, now_s: float) -> list[Outgoing]:
+        dropped = [(self._store.get(key), reason) for key, reason in self._room.make()]
+        return [out for one, why in dropped if one for out in self.apply(one, Dropped(why), now_s)]
 
     def _busy_with(self) -> str | None:
         return next((record.key.task for record in self._store.active()), None)

@@ -1,6 +1,7 @@
 """The question for the current job: asked on connect until answered, then every 5 minutes."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from transport.retry import Backoff
 PERIOD_S = 300.0
 #: Jobs named in one question, as ``Next.holding`` allows.
 _MAX_HOLDING = 64
+#: Jobs named in one question, as ``Next.unsettled`` allows.
+_MAX_UNSETTLED = 8
 #: Questions whose answer may still be under way.
 _REMEMBERED = 8
 
@@ -63,9 +66,13 @@ class Questions:
 
     def _ask(self) -> Outgoing:
         held = self._store.unfinished(_MAX_HOLDING)
-        body = Next(holding=tuple(JobRef(task=key.task, round=key.round) for key in held))
+        body = Next(holding=_refs(held), unsettled=_refs(self._store.unsettled(_MAX_UNSETTLED)))
         message = self._wire.message(Kind.NEXT, body)
         self._asked[decode_frame(message.payload).header.id] = frozenset(held)
         while len(self._asked) > _REMEMBERED:
             del self._asked[next(iter(self._asked))]
         return message
+
+
+def _refs(keys: Iterable[JobKey]) -> tuple[JobRef, ...]:
+    return tuple(JobRef(task=key.task, round=key.round) for key in keys)

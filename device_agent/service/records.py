@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
+from device_agent.core.quota import Owed
 from schemas.messages import ObjectManifest, ReceiptStatus, TrainingPlan
 
 Outcome = Literal["counted", "discarded"]
@@ -64,8 +65,14 @@ class JobStore(Protocol):
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
 
+    def unsettled(self, limit: int) -> list[JobKey]:
+        """Return the delivered jobs of which it is not known what became, newest first."""
+
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
+
+    def owed(self) -> list[Owed]:
+        """Return the updates in the outbox, without their frames."""
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""

@@ -2,6 +2,7 @@
 
 import structlog
 
+from device_agent.core.quota import Owed
 from device_agent.service.ports import EncodedUpdate
 from device_agent.service.records import JobRecord
 from device_agent.service.wire import Wire
@@ -52,6 +53,10 @@ class Uploads:
         self._outbox.add(entry)
         failpoint("device.outbox.added")
         return xfer
+
+    def drop(self, owed: Owed) -> None:
+        """Remove an update without a receipt; its file goes after the commit."""
+        self._outbox.remove(owed.xfer, owed.sha256)
 
     def discard(self, update: EncodedUpdate) -> None:
         """Remove the file of an update that nobody wants any more."""

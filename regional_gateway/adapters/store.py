@@ -178,10 +178,11 @@ class SqliteStore:
         return [Settlement.model_validate_json(body) for (body,) in rows]
 
     def save_settlement(self, settlement: Settlement) -> None:
-        """Keep a settlement; only the newest few stay. One that is known stays as it is."""
+        """Keep a settlement; only the newest few stay. Of two of a round the fuller one does."""
         self._connection.execute(
             "INSERT INTO settlements (task, round, body) VALUES (?, ?, ?)"
-            " ON CONFLICT (task, round) DO NOTHING",
+            " ON CONFLICT (task, round) DO UPDATE SET body = excluded.body"
+            " WHERE length(excluded.body) > length(body)",
             (settlement.task, settlement.round, settlement.model_dump_json()),
         )
         self._connection.execute(

@@ -43,7 +43,6 @@ class Nothing:
     """Answer that there is nothing new, and which of the jobs held are still wanted."""
 
     keep: tuple[JobRef, ...]
-    settled: tuple[Settlement, ...]
 
 
 def answer(
@@ -51,7 +50,6 @@ def answer(
     holding: Collection[Key],
     assignments: Iterable[Open],
     ended: Collection[Key],
-    settled: Iterable[Settlement] = (),
 ) -> Give | Nothing:
     """Return the answer to one question.
 
@@ -60,7 +58,6 @@ def answer(
         holding: Task and round of the jobs that it has and that are not finally receipted.
         assignments: The current ones, oldest first.
         ended: Task and round of the jobs that the device is known to have ended.
-        settled: What became of past rounds, newest last.
     """
     own = [a for a in assignments if device in a.cohort]
     for assignment in own:
@@ -68,11 +65,16 @@ def answer(
             return Give(assignment.key)
     wanted = [a.key for a in own if a.key in holding]
     keep = tuple(JobRef(task=task, round=number) for task, number in wanted[:MAX_KEEP])
-    return Nothing(keep, settled_for(device, settled))
+    return Nothing(keep)
 
 
-def settled_for(device: str, settled: Iterable[Settlement]) -> tuple[Settlement, ...]:
-    """Return the newest settlements that concern ``device``, other devices' ids left out."""
+def settled_for(
+    device: str, settled: Iterable[Settlement], asked: Collection[Key] = ()
+) -> tuple[Settlement, ...]:
+    """Return the newest settlements that concern ``device``, other devices' ids left out.
+
+    Those that the device asked for come last, and so are never left out.
+    """
     own = [
         s.model_copy(
             update={
@@ -83,7 +85,14 @@ def settled_for(device: str, settled: Iterable[Settlement]) -> tuple[Settlement,
         for s in settled
         if device in s.counted or device in s.discarded
     ]
+    own.sort(key=lambda s: (s.task, s.round) in asked)
     return tuple(own[-MAX_SETTLED:])
+
+
+def unknown(asked: Iterable[Key], settled: Collection[Settlement]) -> tuple[Key, ...]:
+    """Return which of the rounds asked for have no settlement here."""
+    known = {(s.task, s.round) for s in settled}
+    return tuple(key for key in asked if key not in known)
 
 
 def dropped(held: Iterable[Key], asked: Collection[Key], keep: Collection[Key]) -> tuple[Key, ...]:

@@ -1,12 +1,21 @@
 """Assignments on their way down: kept, fanned out, repeated to who is silent, and asked for."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from regional_gateway.core import fanout
-from regional_gateway.core.answers import Give, Key, Open, answer, dropped
+from regional_gateway.core.answers import (
+    MAX_SETTLED,
+    Give,
+    Key,
+    Open,
+    answer,
+    dropped,
+    settled_for,
+    unknown,
+)
 from regional_gateway.service.deferred import Deferred
 from regional_gateway.service.devices import Devices
 from regional_gateway.service.due import NOW_S, earliest
@@ -24,6 +33,8 @@ from transport.retry import Backoff
 
 #: Jobs that one question of the gateway can name.
 MAX_HOLDING = 64
+#: Rounds remembered of which central is to be asked; who is left out asks again.
+MAX_UNSETTLED = 256
 
 
 @dataclass(slots=True)
@@ -69,6 +80,9 @@ class Assignments:
         self._deferred = deferred
         self._backoff = backoff
         self._rng = rng
+        self._is_current = False
+        #: Rounds that devices ask for and of which central must be asked what became.
+        self._unsettled: dict[Key, None] = {}
         self._rounds = {row.key: _Round() for row in store.assignments()}
 
     def on_assignment(self, frame: Frame, now_s: float) -> list[Outgoing]:
@@ -101,11 +115,12 @@ class Assignments:
             _keys(body.holding),
             [Open(row.key, frozenset(row.cohort)) for row in self._store.assignments()],
             self._statuses.ended_by(device),
-            self._store.settlements(),
         )
         if isinstance(found, Give):
             return self._send(found.key, (device,))
-        none = NoJob(keep=found.keep, settled=found.settled)
+        # Until central has confirmed the assignments, what a device holds may well be wanted.
+        keep = found.keep if self._is_current else body.holding
+        none = NoJob(keep=keep, settled=self._settled_for(device, body))
         return [self._links.tell(device, none, Kind.TASK, corr=frame.header.id)]
 
     def holding(self) -> tuple[JobRef, ...]:
@@ -113,15 +128,23 @@ class Assignments:
         rows = self._store.assignments()[-MAX_HOLDING:]
         return tuple(JobRef(task=row.task, round=row.round_number) for row in rows)
 
+    def unsettled(self) -> tuple[JobRef, ...]:
+        """Return rounds of which central is asked what became, the longest wanted first."""
+        keys = list(self._unsettled)[:MAX_SETTLED]
+        return tuple(JobRef(task=task, round=number) for task, number in keys)
+
     def keys(self) -> list[Key]:
         """Return task and round of every current assignment."""
         return [row.key for row in self._store.assignments()]
 
-    def on_no_job(self, body: NoJob, asked: Collection[JobRef]) -> None:
+    def on_no_job(self, body: NoJob, asked: Next) -> None:
         """Drop what central's answer to ``asked`` does not keep."""
+        self._is_current = True
+        for key in _keys(asked.unsettled):
+            self._unsettled.pop(key, None)
         self._save_settlements(body.settled)
         failpoint("gateway.answer.taken")
-        for key in dropped(self.keys(), _keys(asked), _keys(body.keep)):
+        for key in dropped(self.keys(), _keys(asked.holding), _keys(body.keep)):
             self._drop(key)
 
     def cancel(self, task: str, note: bytes) -> list[Outgoing]:
@@ -191,6 +214,13 @@ class Assignments:
         if (write_done := self._statuses.write()) is not None:
             self._deferred.add(write_done)
         self._models.release()
+
+    def _settled_for(self, device: str, question: Next) -> tuple[Settlement, ...]:
+        asked, settled = _keys(question.unsettled), self._store.settlements()
+        for key in unknown(sorted(asked), settled):
+            if len(self._unsettled) < MAX_UNSETTLED:
+                self._unsettled[key] = None
+        return settled_for(device, settled, asked)
 
     def _save_settlements(self, settled: Iterable[Settlement]) -> None:
         for settlement in settled:

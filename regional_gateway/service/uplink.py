@@ -12,7 +12,7 @@ from regional_gateway.service.statuses import Statuses
 from schemas.base import explain
 from schemas.envelope import Frame, decode_frame
 from schemas.errors import MessageError
-from schemas.messages import JobRef, Next, NoJob
+from schemas.messages import Next, NoJob
 from schemas.tasks import CentralState
 from schemas.topics import Kind
 from transport.events import Outgoing
@@ -60,7 +60,7 @@ class Uplink:
         self._backoff = backoff
         self._rng = rng
         self._central_boot = -1
-        self._question: tuple[str, bytes, tuple[JobRef, ...]] | None = None
+        self._question: tuple[str, bytes, Next] | None = None
         self._tries = 0
         self._ask_s = NEVER_S
 
@@ -127,9 +127,10 @@ class Uplink:
         return [*self._devices.birth(now_s), *self._ask(now_s)]
 
     def _ask(self, now_s: float) -> list[Outgoing]:
-        holding = self._assignments.holding()
-        frame = self._links.frames.frame(Next(holding=holding))
-        self._question = (decode_frame(frame).header.id, frame, holding)
+        assignments = self._assignments
+        asked = Next(holding=assignments.holding(), unsettled=assignments.unsettled())
+        frame = self._links.frames.frame(asked)
+        self._question = (decode_frame(frame).header.id, frame, asked)
         self._tries = 0
         return self._repeat(now_s)
 

@@ -226,10 +226,10 @@ class CentralRig:
         topic = Topic(Kind.RELAYED, Address.of_gateway(region), device=device)
         return self.arrive(topic, writer.frame(body))
 
-    def ask_next(self, region="eu", holding=()):
+    def ask_next(self, region="eu", holding=(), unsettled=()):
         self.gateway_seq += 1
         writer = self._writer(f"gw/{region}", 1, self.gateway_seq)
-        frame = writer.frame(Next(holding=holding))
+        frame = writer.frame(Next(holding=holding, unsettled=unsettled))
         outgoing = self.arrive(Topic(Kind.NEXT, Address.of_gateway(region)), frame)
         return decode_frame(frame).header.id, outgoing
 

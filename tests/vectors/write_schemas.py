@@ -158,7 +158,10 @@ EXAMPLES: tuple[Example, ...] = (
         header=(("corr", "f" * 32),),
     ),
     Example(
-        Next(holding=(JobRef(task=TASK, round=3), JobRef(task=TASK, round=4))),
+        Next(
+            holding=(JobRef(task=TASK, round=3), JobRef(task=TASK, round=4)),
+            unsettled=(JobRef(task=TASK, round=2),),
+        ),
         header=(("reply", "fl/v1/north/dev-1/dn/task"),),
     ),
     Example(

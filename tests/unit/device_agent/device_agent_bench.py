@@ -160,6 +160,7 @@ class Bench:
     policy: LocalPolicy = field(default_factory=LocalPolicy)
     now_s: float = START_S
     connect: bool = True
+    outbox_quota_bytes: int = 512 * MIB
 
     def __post_init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -172,7 +173,12 @@ class Bench:
         self.connection = open_store(self.path / "device.db")
         self.store = SqliteJobStore(self.connection)
         self.outbox = Outbox(self.connection)
-        settings = DeviceSettings(region=REGION, id=DEVICE, state_dir=self.path)
+        settings = DeviceSettings(
+            region=REGION,
+            id=DEVICE,
+            state_dir=self.path,
+            outbox_quota_bytes=self.outbox_quota_bytes,
+        )
         data = {"digits": dataset()}
         scratch = self.path / "parts"
         self.worker.run = JobRun(DEVICE, data, self.objects, self._trainer, scratch, lambda: 0.0)
@@ -192,7 +198,8 @@ class Bench:
     def reborn(self, **changes) -> "Bench":
         """Return the next life, as after a SIGKILL: nothing in memory survives."""
         self.connection.close()
-        return Bench(self.path, self.policy, self.now_s + 1.0, **changes)
+        kept = {"now_s": self.now_s + 1.0, "outbox_quota_bytes": self.outbox_quota_bytes}
+        return Bench(self.path, self.policy, **(kept | changes))
 
     def give(self, event: object) -> list[Outgoing]:
         """Handle one event as the loop does, with what is due then, and keep what is sent.

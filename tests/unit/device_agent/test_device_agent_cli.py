@@ -40,6 +40,7 @@ def test_flags_become_settings(given, tmp_path):
         *("--shard", "1/4", "--alpha", "0.5", "--split-seed", "3", "--threads", "2"),
         *("--broker", "mqtt://h:1", "--mqtt-protocol", "3.1.1", "--profile", "jetson-nano"),
         *("--state-dir", str(tmp_path), "--policy", str(tmp_path / "p.toml")),
+        *("--outbox-quota-bytes", "2000000"),
     )
     assert result.exit_code == 0, result.output
     (settings,) = given
@@ -49,6 +50,7 @@ def test_flags_become_settings(given, tmp_path):
     assert (settings.broker, settings.mqtt_protocol) == ("mqtt://h:1", "3.1.1")
     assert (settings.state_dir, settings.policy) == (tmp_path, tmp_path / "p.toml")
     assert settings.profile == "jetson-nano"
+    assert settings.outbox_quota_bytes == 2_000_000
 
 
 def test_a_flag_wins_over_the_file(given, tmp_path):

@@ -10,6 +10,7 @@ from device_agent.core.job import ENDED, Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
     Cancelled,
+    Dropped,
     FindModel,
     ModelArrived,
     ModelAwaited,
@@ -38,6 +39,7 @@ EVENTS = st.one_of(
     st.just(Receipted()),
     st.just(Overtaken("a newer round")),
     st.just(Cancelled()),
+    st.just(Dropped("over the quota")),
     st.just(AssignedAgain()),
     st.builds(Restarted, st.booleans()),
 )
@@ -98,7 +100,10 @@ def test_a_restart_begins_again_before_the_upload(state):
     assert instructions == (FindModel(),)
 
 
-@pytest.mark.parametrize("event", [Restarted(), Overtaken("newer"), WorkFailed(Refusal("a", "b"))])
+@pytest.mark.parametrize(
+    "event",
+    [Restarted(), Overtaken("newer"), Cancelled(), WorkFailed(Refusal("a", "b"))],
+)
 def test_a_stored_update_is_not_taken_back(event):
     job = job_in(JobState.UPLOADING)
     assert transition(job, event) == (job, ())
@@ -111,13 +116,14 @@ def test_a_newer_round_stops_the_work_and_says_so():
     assert instructions == (StopWork(), Report())
 
 
-def test_a_cancelled_upload_fails_and_keeps_its_transfer():
-    uploading = replace(job_in(JobState.UPLOADING), xfer=XFER)
-    job, instructions = transition(uploading, Cancelled())
-    assert job.state is JobState.FAILED
-    assert job.xfer == XFER
+def test_an_update_that_had_to_go_is_superseded_and_says_why():
+    job, instructions = transition(job_in(JobState.UPLOADING), Dropped("over the quota"))
+    assert job.state is JobState.SUPERSEDED
+    assert job.cause == Refusal("superseded", "over the quota")
     assert Report() in instructions
     assert transition(job, Receipted()) == (job, ())
+    working = job_in(JobState.TRAINING)
+    assert transition(working, Dropped("over the quota")) == (working, ())
 
 
 def test_a_repeated_assignment_gets_the_latest_status_again():

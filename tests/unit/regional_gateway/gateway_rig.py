@@ -140,9 +140,11 @@ class Device(Writer):
     def heartbeat(self):
         return self.frames.frame(Heartbeat(load=0.1, memory_free_bytes=1))
 
-    def next(self, holding=()):
-        refs = tuple(JobRef(task=t, round=r) for t, r in holding)
-        return self.frames.frame(Next(holding=refs))
+    def next(self, holding=(), unsettled=()):
+        held, wanted = (
+            tuple(JobRef(task=t, round=r) for t, r in keys) for keys in (holding, unsettled)
+        )
+        return self.frames.frame(Next(holding=held, unsettled=wanted))
 
     def status(self, state="accepted", number=0, task=TASK, **more):
         return self.frames.frame(JobStatus(task=task, round=number, state=state, **more))
@@ -281,6 +283,12 @@ class Rig:
             self.from_device(device, Kind.STATE, device.state())
         return devices
 
+    def confirm(self, keep=(), settled=()):
+        """Let central answer the gateway's newest question."""
+        asked = [m for m in self.up.sent if m.topic.kind is Kind.NEXT][-1]
+        corr = decode_frame(asked.payload).header.id
+        self.from_central(Kind.TASK, self.central.none(corr, keep, settled))
+
     def offer(self, sender, data, number=0, **more):
         payload = sender.manifest(data, number, **more)
         self.from_device(sender, Kind.MANIFEST, payload, xfer=sender.xfer(data, number))
@@ -300,8 +308,8 @@ class Rig:
             for message in needs:
                 for k in body(message, Need).want:
                     chunk = data[k * MIN_CHUNK_BYTES : (k + 1) * MIN_CHUNK_BYTES]
-                    topic = Topic(Kind.CHUNK, device.address, xfer=xfer, k=k)
-                    self.arrive("downlink", topic, chunk)
+                    where = Topic(Kind.CHUNK, device.address, xfer=xfer, k=k)
+                    self.arrive("downlink", where, chunk)
             self.settle()
 
     def give_blocks(self, data):

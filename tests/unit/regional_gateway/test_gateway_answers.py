@@ -11,6 +11,7 @@ from regional_gateway.core.answers import (
     answer,
     dropped,
     settled_for,
+    unknown,
 )
 from schemas.messages import JobRef, Settlement
 
@@ -25,25 +26,32 @@ def test_the_oldest_assignment_that_is_neither_held_nor_ended_is_given():
 
 
 def test_a_device_outside_the_cohort_gets_nothing():
-    assert answer("c", set(), [A0, B0], set()) == Nothing((), ())
+    assert answer("c", set(), [A0, B0], set()) == Nothing(())
 
 
 def test_what_is_held_and_still_wanted_is_kept_and_the_rest_has_ended():
     found = answer("a", {("t", 0), ("u", 0), ("old", 3)}, [A0, B0], set())
-    assert found == Nothing((JobRef(task="t", round=0), JobRef(task="u", round=0)), ())
+    assert found == Nothing((JobRef(task="t", round=0), JobRef(task="u", round=0)))
 
 
 def test_a_device_learns_only_its_own_settlements():
     settled = Settlement(task="t", round=0, counted=("a", "b"), discarded=("c",), reason="why")
-    found = answer("c", set(), [], set(), [settled])
     expected = Settlement(task="t", round=0, discarded=("c",), reason="why")
-    assert found == Nothing((), (expected,))
+    assert settled_for("c", [settled]) == (expected,)
     assert settled_for("d", [settled]) == ()
 
 
 def test_only_the_newest_settlements_are_told():
     many = [Settlement(task="t", round=i, counted=("a",)) for i in range(MAX_SETTLED + 2)]
     assert [s.round for s in settled_for("a", many)] == list(range(2, MAX_SETTLED + 2))
+
+
+def test_what_a_device_asks_for_is_told_however_old_it_is():
+    many = [Settlement(task="t", round=i, counted=("a",)) for i in range(MAX_SETTLED + 5)]
+    told = settled_for("a", many, {("t", 1), ("t", 99)})
+    assert len(told) == MAX_SETTLED
+    assert told[-1].round == 1
+    assert unknown([("t", 1), ("t", 99)], many) == (("t", 99),)
 
 
 def test_central_ends_what_it_was_asked_about_and_does_not_keep():

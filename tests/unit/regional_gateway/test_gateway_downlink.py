@@ -172,6 +172,7 @@ def test_without_an_uplink_statuses_wait_and_the_newest_goes_up(rig):
 
 def test_a_question_is_always_answered(rig):
     (a,) = rig.born("a")
+    rig.confirm()
     question = a.next([("gone", 4)])
     rig.from_device(a, Kind.NEXT, question)
     (message,) = take(rig.down, Kind.TASK)
