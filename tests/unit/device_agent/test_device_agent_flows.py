@@ -294,7 +294,7 @@ def test_what_the_final_receipt_says_is_kept_with_the_job(bench, status):
     assert bench.store.get(JobKey(TASK, 1)).receipt == status
 
 
-def test_a_receipt_is_kept_also_for_a_job_that_was_cancelled_meanwhile(bench):
+def test_a_receipt_is_kept_also_for_a_job_whose_task_ended_meanwhile(bench):
     bench.assign()
     manifest, _ = offered(bench.train())
     bench.send(Kind.CONTROL, ControlNote(action="cancel", task=TASK))
