@@ -10,7 +10,7 @@ from transport.events import Outgoing
 
 #: A message whose second connection is lost too is given up: it may be what ends them.
 _MAX_SENDS = 2
-#: Whoever sends one twice sends the same bytes: the topic names the object and the piece.
+#: Their topics name the object and the piece, so a repetition has the same bytes.
 _PIECES = frozenset({Kind.CHUNK, Kind.BLOCK})
 
 
@@ -59,7 +59,7 @@ class OutgoingQueue:
         self._lock = threading.Lock()
         self._waiting: deque[Pending] = deque()
         self._sent: dict[int, Pending] = {}
-        self._pieces: set[str] = set()
+        self._pieces: dict[str, bytes] = {}
         self._used_bytes = 0
         self._unacknowledged = 0
 
@@ -80,12 +80,12 @@ class OutgoingQueue:
         """
         pending = _pending(message, now_s)
         with self._lock:
-            if message.token is None and pending.topic_name in self._pieces:
+            if self._is_on_its_way(pending):
                 return True
             if self._is_full(pending):
                 return False
             if message.topic.kind in _PIECES:
-                self._pieces.add(pending.topic_name)
+                self._pieces[pending.topic_name] = message.payload
             self._waiting.append(pending)
             self._used_bytes += pending.size
         return True
@@ -123,7 +123,7 @@ class OutgoingQueue:
         """Forget a message that ``next`` returned and that cannot be sent."""
         with self._lock:
             self._used_bytes -= pending.size
-            self._pieces.discard(pending.topic_name)
+            self._pieces.pop(pending.topic_name, None)
 
     def acknowledged(self, mid: int) -> Outgoing | None:
         """Record a PUBACK, or that a message of QoS 0 was written; return the message."""
@@ -133,7 +133,7 @@ class OutgoingQueue:
                 return None
             self._unacknowledged -= pending.qos > 0
             self._used_bytes -= pending.size
-            self._pieces.discard(pending.topic_name)
+            self._pieces.pop(pending.topic_name, None)
         if pending.done is not None:
             pending.done.set()
         return pending.message
@@ -146,7 +146,14 @@ class OutgoingQueue:
             self._sent.clear()
             self._unacknowledged = 0
             self._used_bytes = sum(one.size for one in kept)
-            self._pieces &= {one.topic_name for one in kept}
+            topics = {one.topic_name for one in kept}
+            self._pieces = {name: data for name, data in self._pieces.items() if name in topics}
+
+    def _is_on_its_way(self, pending: Pending) -> bool:
+        """Tell whether the same piece is; one whose PUBACK somebody awaits is sent each time."""
+        if pending.message.token is not None:
+            return False
+        return self._pieces.get(pending.topic_name) == pending.message.payload
 
     def _is_full(self, pending: Pending) -> bool:
         count = len(self._waiting) + len(self._sent)

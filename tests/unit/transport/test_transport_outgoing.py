@@ -234,6 +234,14 @@ def test_a_piece_whose_arrival_is_awaited_by_its_token_is_taken_on_each_time() -
     assert [message.token for message in send_all(queue)] == [1, 2]
 
 
+def test_other_bytes_under_the_same_topic_are_taken_on() -> None:
+    queue = OutgoingQueue(10_000, 100)
+    queue.offer(CHUNK, 0.0)
+
+    assert queue.offer(Outgoing(CHUNK.topic, b"other"), 0.0)
+    assert [message.payload for message in send_all(queue)] == [b"chunk", b"other"]
+
+
 def test_the_same_word_twice_is_sent_twice() -> None:
     queue = OutgoingQueue(10_000, 100)
     queue.offer(state(), 0.0)
