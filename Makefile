@@ -54,8 +54,8 @@ soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200
 	@$(BIN)/python -m benchmarks.soak $(SOAK)
 
 chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqtt, and check it
-	@$(BIN)/fedfleet chaos --broker mosquitto --kills 200 --updates 300 $(CHAOS)
-	@$(BIN)/fedfleet chaos --broker embedded --kills 50 --updates 75 $(CHAOS)
+	@$(BIN)/fedfleet chaos --broker mosquitto --devices 8 --kills 200 --updates 300 $(CHAOS)
+	@$(BIN)/fedfleet chaos --broker embedded --devices 8 --kills 50 --updates 75 $(CHAOS)
 
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance

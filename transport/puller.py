@@ -97,7 +97,7 @@ class Puller:
         if manifest.inline:
             return PullProgress(completed=self._store_inline(manifest, tail, durable=durable))
         part = self._store.part_path(key, manifest.sha256)
-        if self._store.intact(manifest.sha256):
+        if self._store.verify(manifest.sha256):  # a damaged one is removed, and comes anew
             part.unlink(missing_ok=True)
             return PullProgress(completed=manifest.sha256)
         if len(self._pulls) >= self._max_pulls:

@@ -74,17 +74,20 @@ def submission(options: ChaosOptions, number: int) -> dict[str, object]:
         else {}
     )
     is_drill = options.training == "drill" or (options.training == "both" and number % 2 == 0)
+    needed = rng.randint(max(1, options.devices // 2), options.devices)
+    # With all devices needed and none to wait for, hardly a round would ever end well.
+    waits = needed == options.devices or rng.random() < 0.5  # noqa: PLR2004
     return {
         "task": f"chaos-{number}",
         "model": options.model,
         **sized,
         "data": "digits",
         "rounds": rng.randint(*_ROUNDS),
-        "min_clients": rng.randint(max(1, options.devices // 2), options.devices),
+        "min_clients": needed,
         "cohort": options.devices,
         "codec": options.codec,
         "deadline_s": 20,
-        "on_shortfall": rng.choice(("extend", "abandon")),
+        "on_shortfall": "extend" if waits else "abandon",
         "training": {
             "epochs": 0 if is_drill else 1,
             "batch_size": 64,

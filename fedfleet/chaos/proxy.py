@@ -107,9 +107,9 @@ class Door:
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._passable[way].wait()
+                self.moved_bytes[way] += len(data)
                 writer.write(data)
                 await writer.drain()
-                self.moved_bytes[way] += len(data)
         except OSError:
             return
 

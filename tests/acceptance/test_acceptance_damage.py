@@ -99,6 +99,78 @@ def test_a_program_refuses_a_damaged_page_and_says_how_to_restore(fleet, name, t
     fleet.restart(name)
 
 
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def hold_open(fleet, task):
+    """Freeze d2; return the round in which only its update is missing."""
+    fleet.wait_for(task, lambda status: status["committed"] >= 1)
+    fleet.freeze("d2")
+    time.sleep(1.0)
+    held = fleet.wait_for(task, lambda s: s.get("phase") == "reporting" and s["reported"] == 1)
+    return held["round"]
+
+
+def damage_the_update_of(fleet, task, number):
+    with closing(sqlite3.connect(database_of(fleet, "central"))) as database:
+        query = "SELECT sha256 FROM contributions WHERE task = ? AND round = ?"
+        (sha256,) = database.execute(query, (task, number)).fetchone()
+    return flip(fleet.state_dir("central") / "objects" / sha256)
+
+
+def test_a_large_update_whose_file_is_damaged_is_in_no_aggregate(fleet):
+    task = fleet.submit({**LARGE, "task": "bad-update", "rounds": 6, "training": {"epochs": 1}})
+    number = hold_open(fleet, task)
+    path = damage_the_update_of(fleet, task, number)
+    fleet.thaw("d2")
+    fleet.complete(task, within_s=120.0)
+    books = Books(fleet.state_dir("central"), task)
+    record = books.round(number)
+    assert record.summary.outcome == "abandoned"
+    assert f"object {path} is damaged" in record.state.reason
+    books.check()
+    assert books.recompute() == [row.model_sha256 for row in books.committed]
+
+
+def test_a_damaged_file_is_replaced_when_another_device_has_the_same_update(fleet):
+    task = fleet.submit({**LARGE, "task": "same-update", "rounds": 6})
+    number = hold_open(fleet, task)
+    damage_the_update_of(fleet, task, number)
+    fleet.thaw("d2")
+    assert fleet.complete(task, within_s=120.0)["abandoned"] == 0
+    books = Books(fleet.state_dir("central"), task)
+    assert books.round(number).contributors == ("d1", "d2")
+    assert books.recompute() == [row.model_sha256 for row in books.committed]
+
+
+@pytest.mark.parametrize("found", ["at the start", "at the aggregation"])
+def test_a_model_whose_file_is_damaged_fails_its_task_and_names_the_way_back(fleet, found):
+    task = fleet.submit({**LARGE, "task": f"bad-model-{found[-5:]}", "rounds": 50})
+    number = hold_open(fleet, task)
+    base = Books(fleet.state_dir("central"), task).task.model_sha256
+    path = flip(fleet.state_dir("central") / "objects" / base)
+    if found == "at the start":
+        fleet.kill("central")
+        fleet.restart("central")
+    fleet.thaw("d2")
+    status = fleet.wait_for(task, is_final, 120.0)
+    assert status["state"] == "failed"
+    assert f"object {path} is damaged" in status["reason"]
+    assert "fedfleet restore" in status["reason"]
+    assert status["committed"] == number - 1
+    refused = run_verb(
+        *("export", task, "--state-dir", str(fleet.state_dir("central"))),
+        *("--safetensors", str(fleet.folder / "out.safetensors")),
+    )
+    assert (refused.returncode, "is damaged" in refused.stderr) == (1, True)
+    other = fleet.submit({**TASK, "task": f"after-{found[-5:]}", "rounds": 2})
+    fleet.complete(other)
+
+
 def remember_many_refusals(path):
     """Make the database larger than what central keeps of it in memory."""
     with closing(sqlite3.connect(path)) as database:
@@ -111,6 +183,7 @@ def remember_many_refusals(path):
 
 
 def test_damage_that_is_found_while_central_runs_ends_it(fleet):
+    """The last of this module: the broker keeps the word of a task that central then forgets."""
     name = "central"
     path = database_of(fleet, name)
     fleet.kill(name)
@@ -138,60 +211,3 @@ def test_damage_that_is_found_while_central_runs_ends_it(fleet):
     assert f"Error: database {path} is damaged: " in said
     assert "fedfleet restore" in said
     fleet.restart(name)
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    return path
-
-
-def hold_open(fleet, task):
-    """Freeze d2; return the round in which only its update is missing."""
-    fleet.wait_for(task, lambda status: status["committed"] >= 1)
-    fleet.freeze("d2")
-    time.sleep(1.0)
-    held = fleet.wait_for(task, lambda s: s.get("phase") == "reporting" and s["reported"] == 1)
-    return held["round"]
-
-
-def test_a_large_update_whose_file_is_damaged_is_in_no_aggregate(fleet):
-    task = fleet.submit({**LARGE, "task": "bad-update", "rounds": 6})
-    number = hold_open(fleet, task)
-    books = Books(fleet.state_dir("central"), task)
-    with closing(sqlite3.connect(database_of(fleet, "central"))) as database:
-        query = "SELECT sha256 FROM contributions WHERE task = ? AND round = ?"
-        (sha256,) = database.execute(query, (task, number)).fetchone()
-    path = flip(fleet.state_dir("central") / "objects" / sha256)
-    fleet.thaw("d2")
-    fleet.complete(task, within_s=120.0)
-    record = books.round(number)
-    assert record.summary.outcome == "abandoned"
-    assert f"object {path} is damaged" in record.state.reason
-    books.check()
-    assert books.recompute() == [row.model_sha256 for row in books.committed]
-
-
-@pytest.mark.parametrize("found", ["at the start", "at the aggregation"])
-def test_a_model_whose_file_is_damaged_fails_its_task_and_names_the_way_back(fleet, found):
-    task = fleet.submit({**LARGE, "task": f"bad-model-{found[-5:]}", "rounds": 50})
-    number = hold_open(fleet, task)
-    base = Books(fleet.state_dir("central"), task).task.model_sha256
-    path = flip(fleet.state_dir("central") / "objects" / base)
-    if found == "at the start":
-        fleet.kill("central")
-        fleet.restart("central")
-    fleet.thaw("d2")
-    status = fleet.wait_for(task, is_final, 120.0)
-    assert status["state"] == "failed"
-    assert f"object {path} is damaged" in status["reason"]
-    assert "fedfleet restore" in status["reason"]
-    assert status["committed"] == number - 1
-    refused = run_verb(
-        *("export", task, "--state-dir", str(fleet.state_dir("central"))),
-        *("--safetensors", str(fleet.folder / "out.safetensors")),
-    )
-    assert (refused.returncode, "is damaged" in refused.stderr) == (1, True)
-    other = fleet.submit({**TASK, "task": f"after-{found[-5:]}", "rounds": 2})
-    fleet.complete(other)

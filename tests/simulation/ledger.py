@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MAX_BACKLOG = 3000
+#: Refusals that central does not keep: there is no client or round that they could belong to.
+PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
 Job = tuple[str, int, str]
 
 
@@ -72,8 +74,8 @@ class Memory:
     ended: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
     heads: dict[str, str] = field(default_factory=dict)
     oracles: dict[str, Oracle] = field(default_factory=dict)
-    #: Final receipts that central has published: status by transfer.
-    receipted: dict[str, str] = field(default_factory=dict)
+    #: Final receipts that central has published: status and code by transfer.
+    receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         return Memory(
@@ -129,7 +131,8 @@ class Ledger:
         receipt = decode_frame(message.payload).body(Receipt)
         world = self._world
         if receipt.is_final and program is world.central:
-            self.memory.receipted.setdefault(receipt.xfer, receipt.status)
+            told = (receipt.status, receipt.code)
+            self.memory.receipted.setdefault(receipt.xfer, told)
             self._finals.add(receipt.xfer)
             self.counts[receipt.status] += 1
         elif receipt.is_final:
@@ -155,11 +158,20 @@ class Ledger:
         else:
             self._check_device(program)
 
-    def forget_looks(self, program: "Program") -> None:
-        """Look at a program anew: its disk was exchanged."""
+    def restored(self, program: "Program", memory: Memory | None) -> None:
+        """Look at a program anew: it begins from a backup.
+
+        Args:
+            program: Whose disk was exchanged.
+            memory: Of central: what its tables had shown when the backup was taken.
+        """
         self._changes.pop(program.name, None)
         self._held.pop(program.name, None)
         self._presence.pop(program.name, None)
+        self._boots.pop(program.name, None)
+        if memory is not None:
+            self.forgiven |= self.memory.receipted.keys() - memory.receipted.keys()
+            self.memory = memory.copy()
 
     # -- each program's tables -----------------------------------------------------------------
 
@@ -184,10 +196,6 @@ class Ledger:
             found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing"
             if found != sha256:
                 self._fail("durable", f"the model of {task} is {found[:8]}, not {sha256[:8]}")
-
-    def forget_boot(self, program: "Program") -> None:
-        """Allow an older boot: the program's disk is an old one."""
-        self._boots.pop(program.name, None)
 
     def _check_device(self, device: "Program") -> None:
         rows = device.connection.execute("SELECT xfer, task, round FROM outbox").fetchall()
@@ -226,7 +234,8 @@ class Ledger:
         both = refused.keys() & self.memory.contributions.keys()
         if both:
             self._fail("effect", f"{min(both)[:6]} is refused and counted")
-        self._check_receipts(refused)
+        tasks = {task for (task,) in connection.execute("SELECT task FROM tasks")}
+        self._check_receipts(refused, tasks)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
         self._check_presence("central", connection, "SELECT device, boot FROM devices")
@@ -262,17 +271,22 @@ class Ledger:
         elif trained.is_poison:
             self._fail("effect", f"{job} is poison and was accepted")
 
-    def _check_receipts(self, refused: dict[str, str]) -> None:
+    def _check_receipts(self, refused: dict[str, str], tasks: set[str]) -> None:
         memory = self.memory
-        for xfer, status in memory.receipted.items():
+        for xfer, (status, code) in memory.receipted.items():
             if status in ("accepted", "duplicate"):
-                is_kept = xfer in memory.contributions or self._is_of_counted(xfer)
+                is_kept = xfer in memory.contributions or self.is_of_counted(xfer)
             else:
-                is_kept = refused.get(xfer) == status or xfer not in self.produced
+                is_kept = refused.get(xfer) == status or self._is_of_nobody(xfer, code, tasks)
             if not is_kept and xfer not in self.forgiven:
                 self._fail("durable", f"{xfer[:6]} {self.produced.get(xfer)} was {status}")
 
-    def _is_of_counted(self, xfer: str) -> bool:
+    def _is_of_nobody(self, xfer: str, code: str | None, tasks: set[str]) -> bool:
+        """Tell whether there is no place for a refusal: of no task that is kept, or no client."""
+        job = self.produced.get(xfer)
+        return job is None or job[0] not in tasks or code in PASSING_CODES
+
+    def is_of_counted(self, xfer: str) -> bool:
         """Tell whether another transfer of the same job is counted: this one is its duplicate."""
         job = self.produced.get(xfer)
         return any(row[:3] == job for row in self.memory.contributions.values())

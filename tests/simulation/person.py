@@ -35,6 +35,8 @@ class Person:
         """Let what was paused go on, and ask for a last task that nothing may keep from ending."""
         for name in self._messages:
             self._world.work.after(1.0, partial(self._say, name, "resume"))
+            if self._state(name) not in FINAL_STATES:
+                self._publish(Topic(Kind.TASK_SUBMIT).name, self._messages[name])
         self._messages[PROBE] = self._message(PROBE)
         self._world.work.after(2.0, partial(self._submit, PROBE))
 
@@ -61,7 +63,7 @@ class Person:
         self._world.note(None, f"the person says {action} to {name}")
         topic = Topic(Kind.TASK_CONTROL, task=name)
         self._publish(topic.name, json.dumps({"action": action}).encode())
-        if self._world.is_healed and self._state(name) == "paused":
+        if self._world.is_healed and self._state(name) not in FINAL_STATES:
             self._world.work.after(_AGAIN_S, partial(self._say, name, action))
 
     def _publish(self, topic_name: str, payload: bytes) -> None:

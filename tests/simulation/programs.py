@@ -8,6 +8,7 @@ import functools
 import queue
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from central.adapters.catalog import InstalledCatalog
-from central.adapters.jobs import Jobs, read_model
+from central.adapters.jobs import Jobs
+from central.adapters.restores import mark_restored, newest_epoch
 from central.adapters.store import SCHEMA as CENTRAL_SCHEMA
 from central.adapters.store import SCHEMA_VERSION as CENTRAL_VERSION
 from central.adapters.store import SqliteStore
+from central.adapters.stored_rounds import read_model
 from central.service.announcements import state_message
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
-from central.service.ports import ExportModel, Job, JobFailed
+from central.service.ports import ExportModel, Job, JobDelayed, JobFailed
 from device_agent import app as device_app
 from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.store import SCHEMA_VERSION as DEVICE_VERSION
@@ -41,16 +44,18 @@ from regional_gateway.service.links import gateway_source
 from regional_gateway.settings import GatewaySettings
 from schemas.topics import central_filters, device_filters, downlink_filters, uplink_filters
 from tests.simulation.clockwork import SimulatedCrashError
-from tests.simulation.disk import Files, SimulatedConnection, full_disk, new_database
+from tests.simulation.disk import Files, SimulatedConnection, copy_of, full_disk, new_database
 from tests.simulation.learning import TinyMachine, TinyModeler, TinyTrainer, dataset_of
 from tests.simulation.network import SimulatedBroker, SimulatedSession
 from tests.simulation.wire import spoken
 from transport.database import is_storage_failure, next_boot, transaction
 from transport.events import MessageArrived, Outgoing, SessionEvent
+from transport.fence import Fence
 from transport.frames import FrameWriter
 from transport.loop import ServiceLoop
 from transport.objects import ObjectStore
 from transport.outbox import OUTBOX_SCHEMA
+from transport.parking import Parking
 from transport.puller import Puller
 
 if TYPE_CHECKING:
@@ -89,6 +94,15 @@ class SimulatedQueue:
     get_nowait = get
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a program had on its disk at one moment."""
+
+    connection: SimulatedConnection
+    objects: frozenset[Path]
+    at_s: float
+
+
 class Program:
     """One program: its disk, its lives, and its part in the world."""
 
@@ -102,6 +116,7 @@ class Program:
         self.folder = world.folder / name.replace("/", "-")
         self.files = Files()
         self.connection: SimulatedConnection = new_database(schema_sql, version)
+        self.fence: Any = None
         self.is_running = False
         #: Whether it speaks with fields that the others do not know.
         self.is_newer = world.work.chance(world.swarm.newer)
@@ -183,10 +198,32 @@ class Program:
         if not self.is_running:
             return
         self.world.note(self, "stops")
+        self.run(self.loop._guard.leave)
+        if not self.is_running:
+            return
         self.is_running = False
         for name, session in self.sessions.items():
             session.stop(self._farewell(name))
         self.world.ended(self)
+
+    def back_up(self) -> Backup:
+        """Copy what is committed, and note which objects there are."""
+        objects = frozenset(
+            path for folder in self._folders() if folder.is_dir() for path in folder.iterdir()
+        )
+        return Backup(copy_of(self.connection), objects, EPOCH_S + self.world.work.now_s)
+
+    def restore(self, backup: Backup) -> None:
+        """Begin from a backup: the disk was lost."""
+        self.end("loses its disk and is restored from a backup")
+        for folder in self._folders():
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path not in backup.objects:
+                    path.unlink()
+        self._exchange(copy_of(backup.connection), backup)
+
+    def _exchange(self, restored: SimulatedConnection, backup: Backup) -> None:
+        self.connection = restored
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -249,6 +286,7 @@ class Program:
         return ()
 
     def _boot(self) -> int:
+        self.fence = Fence.claim(self.connection)
         with transaction(self.connection):
             return next_boot(self.connection, self.clock())
 
@@ -271,6 +309,7 @@ class Program:
             handler,
             self.clock,
             pause=lambda _: None,
+            fence=self.fence,
         )
         self.loop._log_failure = self.world.handler_failed
 
@@ -304,6 +343,10 @@ class CentralProgram(Program):
         try:
             event = self.jobs.work(job)
         except Exception as error:  # noqa: BLE001 - as the real worker's thread does
+            if is_storage_failure(error):
+                self.queue.put(JobDelayed(_task_of(job), str(error)))
+                self.submit(job)
+                return
             event = JobFailed(job, f"{type(error).__name__}: {error}")
         if event is not None:
             self.queue.put(event)
@@ -331,14 +374,20 @@ class CentralProgram(Program):
             min_clients=2,
             boot=boot,
             read_layout=lambda path: read_model(path)[0],
+            parked=Parking(self.connection).summary,
         )
-        handler = Orchestrator(self.desk, self, keep_task_s=1e9)
+        handler = Orchestrator(self.desk, self, keep_task_s=1e9, was_clean=self.fence.was_clean)
         session = self._session(
             self.world.broker_of(None), "main", "fedfleet-central", central_filters()
         )
         session.will = state_message("offline", boot, self.clock())
         self.frames = self.desk.frames
         self._serve(handler, {"main": session})
+
+    def _exchange(self, restored: SimulatedConnection, backup: Backup) -> None:
+        lost = newest_epoch(self.connection)
+        super()._exchange(restored, backup)
+        mark_restored(restored, backup.at_s, EPOCH_S + self.world.work.now_s, above_epoch=lost)
 
     def _farewell(self, session: str) -> Outgoing:
         return state_message("offline", self.desk.boot, self.clock())
@@ -437,6 +486,7 @@ class DeviceProgram(Program):
         self._in_hand = None
         trainer = TinyTrainer(self.world.ledger)
         data = {self.dataset.name: self.dataset}
+        self.fence = Fence.claim(self.connection)
         self.job_run = JobRun(
             self.name, data, objects, lambda _: trainer, self.folder / "parts", lambda: 0.0
         )
@@ -450,7 +500,11 @@ class DeviceProgram(Program):
             settings, data, LocalPolicy(), self.connection, objects, TinyMachine(), self
         )
         self.agent = device_app.compose(
-            device, self.clock, self._rng(), lambda will: setattr(session, "will", will)
+            device,
+            self.clock,
+            self._rng(),
+            lambda will: setattr(session, "will", will),
+            was_clean=self.fence.was_clean,
         )
         self.frames = self.agent._parts.wire.frames
         self._serve(self.agent, {"main": session})
@@ -460,6 +514,10 @@ class DeviceProgram(Program):
 
     def _folders(self) -> tuple[Path, ...]:
         return (self.folder / "objects", self.folder / "parts")
+
+
+def _task_of(job: Job) -> str:
+    return job.task if isinstance(job.task, str) else job.task.task
 
 
 @functools.cache

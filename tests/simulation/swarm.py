@@ -39,7 +39,7 @@ class Swarm:
     leave: float = 0.0
     #: At a start: the clock has jumped by up to ten years either way.
     clock_jump: float = 0.0
-    #: At a restart: central, or a gateway, begins from an old backup.
+    #: A second: central or a gateway is backed up, or begins from its last backup.
     restore: float = 0.0
     #: Programs that speak with fields that the others do not know.
     newer: float = 0.0
@@ -79,7 +79,7 @@ def swarm_of(seed: int) -> Swarm:
         full_disk=sometimes(0.25, 0.005, 0.02),
         leave=sometimes(0.3, 0.005, 0.02),
         clock_jump=sometimes(0.3, 0.2, 0.6),
-        restore=sometimes(0.2, 0.2, 0.6),
+        restore=sometimes(0.2, 0.02, 0.06),
         newer=sometimes(0.2, 0.5, 1.0),
         large=rng.random() < 0.06,
         meddle=sometimes(0.15, 0.01, 0.03),

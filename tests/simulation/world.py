@@ -17,10 +17,17 @@ from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import copy_of, watch_fsync
 from tests.simulation.learning import LARGE, SMALL
-from tests.simulation.ledger import Ledger, ViolationError
+from tests.simulation.ledger import Ledger, Memory, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
-from tests.simulation.programs import CentralProgram, DeviceProgram, GatewayProgram, Program, empty
+from tests.simulation.programs import (
+    Backup,
+    CentralProgram,
+    DeviceProgram,
+    GatewayProgram,
+    Program,
+    empty,
+)
 from tests.simulation.swarm import YEAR_S, Swarm, swarm_of
 from transport import failpoints
 
@@ -57,6 +64,7 @@ class World:
         self.current: Program | None = None
         self.ledger = Ledger(self)
         self._brokers: dict[str | None, SimulatedBroker] = {}
+        self._backups: dict[str, tuple[Backup, Memory | None]] = {}
         self._failure: BaseException | None = None
         empty(self.folder)
         watch_fsync(self._on_fsync)
@@ -274,7 +282,16 @@ class World:
             device.end("leaves without a word")
 
     def _back_up_or_restore(self) -> None:
-        return
+        """Take a backup of central or a gateway, or lose the disk and begin from the last one."""
+        program = self.work.rng.choice([self.central, *self.gateways.values()])
+        if program.name not in self._backups or self.work.chance(0.3):
+            memory = self.ledger.memory.copy() if program is self.central else None
+            self._backups[program.name] = (program.back_up(), memory)
+            self.note(program, "is backed up")
+        else:
+            backup, memory = self._backups[program.name]
+            program.restore(backup)
+            self.ledger.restored(program, memory)
 
     def _on_fsync(self, path: Path) -> None:
         if self.current is not None:

@@ -104,7 +104,7 @@ class Echo:
     """Publishes every manifest once more, as a broker may that delivers at least once."""
 
     def __init__(self, port: int) -> None:
-        self._said: set[bytes] = set()
+        self._said: set[tuple[str, bytes]] = set()
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_message = self._on_message
         self._client.connect(HOST, port)
@@ -120,9 +120,9 @@ class Echo:
 
     def _on_message(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         payload = bytes(message.payload)
-        if payload in self._said:
+        if (message.topic, payload) in self._said:
             return
-        self._said.add(payload)
+        self._said.add((message.topic, payload))
         again = threading.Timer(
             _ECHO_S, self._client.publish, (message.topic, payload), {"qos": 1}
         )

@@ -64,7 +64,8 @@ def run_thread(work, job):
     found = [events.get(timeout=WAIT_S)]
     while isinstance(found[-1], JobDelayed):
         found.append(events.get(timeout=WAIT_S))
-    thread.stop()
+    thread.end()
+    thread.join(WAIT_S)
     return found
 
 
@@ -116,7 +117,8 @@ def test_a_thread_that_is_stopped_while_the_disk_is_full_ends_and_reports_no_fai
     thread.start()
     thread.submit(close_a_round(rig))
     assert isinstance(events.get(timeout=WAIT_S), JobDelayed)
-    thread.stop()
+    thread.end()
+    thread.join(WAIT_S)
     assert not thread._thread.is_alive()
     assert events.empty()
 

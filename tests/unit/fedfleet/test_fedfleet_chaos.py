@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def test_nobody_is_hurt_twice_at_the_same_time_and_not_too_many():
     assert nemesis.fault({str(index) for index in range(MAX_AT_ONCE)}) is None
 
 
-@pytest.mark.parametrize("update_mb", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("update_mb", [1.0, 4.0])
 def test_an_update_is_as_large_as_was_asked_for(update_mb):
     options = ChaosOptions(update_mb=update_mb)
     params = submission(options, 1)["model_params"]
@@ -129,17 +129,15 @@ def echo_behind_a_door():
                 end.sendall(data)
 
     threading.Thread(target=serve, daemon=True).start()
-    opened = []
+    with ExitStack() as opened:
+        opened.enter_context(server)
+        proxy = opened.enter_context(Proxy(["a"], server.getsockname()[1]))
 
-    def connect():
-        end = socket.create_connection(("127.0.0.1", proxy.ports["a"]), timeout=5)
-        opened.append(end)
-        return end
+        def connect():
+            end = socket.create_connection(("127.0.0.1", proxy.ports["a"]), timeout=5)
+            return opened.enter_context(end)
 
-    with server, Proxy(["a"], server.getsockname()[1]) as proxy:
         yield proxy, connect
-        for end in opened:
-            end.close()
 
 
 def answered(end, data=b"hello", timeout_s=5.0):

@@ -180,3 +180,27 @@ def test_an_empty_and_an_absent_log_are_said_to_be_so(tmp_path):
     (tmp_path / "empty.log").touch()
     assert "wrote nothing" in last_lines(tmp_path / "empty.log")
     assert "No such file" in last_lines(tmp_path / "absent.log")
+
+
+def test_a_process_that_was_killed_on_purpose_is_missed_only_when_it_should_run(tmp_path):
+    with Processes(tmp_path) as processes:
+        processes.start(python("first", SLEEP))
+        processes.start(python("second", SLEEP))
+        processes.kill("first")
+        processes.check(down={"first"})
+        with pytest.raises(ProcessEndedError, match="first ended with signal 9"):
+            processes.check()
+        again = processes.start(python("first", SLEEP))
+        processes.check()
+        assert again.child.poll() is None
+    assert is_gone(again.child.pid)
+
+
+def test_a_process_is_stopped_and_continued(tmp_path):
+    with Processes(tmp_path) as processes:
+        child = psutil.Process(processes.start(python("one", SLEEP)).child.pid)
+        wait_until(lambda: has_begun(child.pid))
+        processes.send("one", signal.SIGSTOP)
+        wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
+        processes.send("one", signal.SIGCONT)
+        wait_until(lambda: child.status() != psutil.STATUS_STOPPED)

@@ -100,7 +100,7 @@ def test_another_object_s_digest_removes_nothing(outbox):
     assert outbox.remove(xfer(1), f"{1:064x}") is None
 
 
-def test_a_returning_counterpart_makes_all_but_held_rows_due(outbox):
+def test_a_returning_counterpart_makes_all_rows_due_and_held_ones_soon(outbox):
     for number in (1, 2):
         outbox.add(entry(number))
         outbox.attempted(xfer(number), 500.0)
@@ -108,7 +108,7 @@ def test_a_returning_counterpart_makes_all_but_held_rows_due(outbox):
     outbox.wake(10.0, 70.0)
     assert [row.xfer for row in outbox.due(10.0, 10)] == [xfer(1)]
     assert outbox.get(xfer(1)).tries == 0
-    assert (outbox.get(xfer(2)).held, outbox.get(xfer(2)).next_try_s) == (True, 600.0)
+    assert (outbox.get(xfer(2)).held, outbox.get(xfer(2)).next_try_s) == (True, 70.0)
 
 
 def test_sizes_are_summed(outbox):
@@ -157,8 +157,9 @@ class OutboxLaws(RuleBasedStateMachine):
     def wake(self, now_s):
         self.outbox.wake(now_s, now_s + 60.0)
         for row in list(self.model.values()):
-            if not row.held:
-                self.model[row.xfer] = replace(row, tries=0, next_try_s=now_s)
+            at_s = min(row.next_try_s, now_s + 60.0) if row.held else now_s
+            tries = row.tries if row.held else 0
+            self.model[row.xfer] = replace(row, tries=tries, next_try_s=at_s)
 
     @rule(number=numbers, digest=numbers)
     def remove(self, number, digest):
