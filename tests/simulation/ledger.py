@@ -131,7 +131,7 @@ class Ledger:
         receipt = decode_frame(message.payload).body(Receipt)
         world = self._world
         if receipt.is_final and program is world.central:
-            told = (receipt.status, receipt.code)
+            told = (receipt.status, self._code(program, receipt))
             self.memory.receipted.setdefault(receipt.xfer, told)
             self._finals.add(receipt.xfer)
             self.counts[receipt.status] += 1
@@ -234,8 +234,7 @@ class Ledger:
         both = refused.keys() & self.memory.contributions.keys()
         if both:
             self._fail("effect", f"{min(both)[:6]} is refused and counted")
-        tasks = {task for (task,) in connection.execute("SELECT task FROM tasks")}
-        self._check_receipts(refused, tasks)
+        self._check_receipts(refused)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
         self._check_presence("central", connection, "SELECT device, boot FROM devices")
@@ -271,20 +270,23 @@ class Ledger:
         elif trained.is_poison:
             self._fail("effect", f"{job} is poison and was accepted")
 
-    def _check_receipts(self, refused: dict[str, str], tasks: set[str]) -> None:
+    def _code(self, central: "Program", receipt: Receipt) -> str | None:
+        """Return a receipt's code, or that there is no such task at the time."""
+        job = self.produced.get(receipt.xfer)
+        query = "SELECT 1 FROM tasks WHERE task = ?"
+        if job is None or central.connection.execute(query, job[:1]).fetchone() is None:
+            return "E_UNKNOWN_TASK"
+        return receipt.code
+
+    def _check_receipts(self, refused: dict[str, str]) -> None:
         memory = self.memory
         for xfer, (status, code) in memory.receipted.items():
             if status in ("accepted", "duplicate"):
                 is_kept = xfer in memory.contributions or self.is_of_counted(xfer)
             else:
-                is_kept = refused.get(xfer) == status or self._is_of_nobody(xfer, code, tasks)
+                is_kept = refused.get(xfer) == status or code in PASSING_CODES
             if not is_kept and xfer not in self.forgiven:
                 self._fail("durable", f"{xfer[:6]} {self.produced.get(xfer)} was {status}")
-
-    def _is_of_nobody(self, xfer: str, code: str | None, tasks: set[str]) -> bool:
-        """Tell whether there is no place for a refusal: of no task that is kept, or no client."""
-        job = self.produced.get(xfer)
-        return job is None or job[0] not in tasks or code in PASSING_CODES
 
     def is_of_counted(self, xfer: str) -> bool:
         """Tell whether another transfer of the same job is counted: this one is its duplicate."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _AGAIN_S = 15.0
 #: Submitted when all is well again, for every device: it must be completed.
 PROBE = "probe"
+#: What central has forgotten, the person does not know: a final status may be an older one.
+_INSISTS_S = 60.0
 
 
 class Person:
@@ -63,7 +65,8 @@ class Person:
         self._world.note(None, f"the person says {action} to {name}")
         topic = Topic(Kind.TASK_CONTROL, task=name)
         self._publish(topic.name, json.dumps({"action": action}).encode())
-        if self._world.is_healed and self._state(name) not in FINAL_STATES:
+        is_new = self._world.work.now_s < self._world.healed_s + _INSISTS_S
+        if self._world.is_healed and (is_new or self._state(name) not in FINAL_STATES):
             self._world.work.after(_AGAIN_S, partial(self._say, name, action))
 
     def _publish(self, topic_name: str, payload: bytes) -> None:

@@ -60,6 +60,7 @@ class World:
         self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
         self.layout = LARGE if self.swarm.large else SMALL
         self.is_healed = False
+        self.healed_s = float("inf")
         self.faults = 0
         self.current: Program | None = None
         self.ledger = Ledger(self)
@@ -116,6 +117,7 @@ class World:
         """Let everything go well from now on."""
         self.note(None, "the world heals")
         self.is_healed = True
+        self.healed_s = self.work.now_s
         for broker in self._brokers.values():
             broker.heal()
         for program in self.programs:
@@ -160,11 +162,9 @@ class World:
         known |= {xfer for (xfer,) in central.execute("SELECT xfer FROM contributions")}
         ledger = self.ledger
         for xfer, job in ledger.produced.items():
-            if (
-                xfer not in known
-                and xfer not in ledger.forgiven
-                and not ledger._is_of_counted(xfer)
-            ):
+            told, _ = ledger.memory.receipted.get(xfer, (None, None))
+            is_told = told in ("late", "rejected") or ledger.is_of_counted(xfer)
+            if xfer not in known and xfer not in ledger.forgiven and not is_told:
                 return f"{xfer[:6]} {job} is recorded nowhere"
         return None
 

@@ -5,6 +5,7 @@ import pytest
 
 from central.adapters.stored_rounds import read_model
 from central.service.ports import JobFailed
+from central.service.records import Refusal
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
 from schemas.limits import MAX_COHORT
@@ -19,6 +20,7 @@ from tests.support.central_fixture import (
     no_jobs,
     receipts,
 )
+from transport.database import transaction
 from transport.events import Connected
 from transport.frames import FrameWriter
 from transport.objects import describe
@@ -676,13 +678,17 @@ def test_what_is_old_is_purged_with_its_objects(tmp_path):
     rig.connection.close()
 
 
-def test_refusals_of_unknown_tasks_are_not_kept_and_devices_long_gone_are_purged(tmp_path):
+def test_refusals_of_unknown_tasks_and_devices_long_gone_are_purged_too(tmp_path):
     rig = CentralRig(tmp_path, keep_task_s=10.0)
-    job = begin(rig)
-    assert rig.update("a", job, task="never-was").status == "late"
+    begin(rig)
+    with transaction(rig.connection):
+        refusal = Refusal("0" * 32, "gone", 1, "a", "rejected", "E_PLAN", "why", rig.now_s)
+        assert rig.store.add_refusal(refusal)
     rig.device("b", status="offline")
-    assert rig.connection.execute("SELECT count(*) FROM refusals").fetchone() == (0,)
+    count = "SELECT count(*) FROM refusals"
+    assert rig.connection.execute(count).fetchone() == (1,)
     rig.tick(4000)
+    assert rig.connection.execute(count).fetchone() == (0,)
     assert [record.device for record in rig.store.devices()] == ["a", "c"]
     rig.connection.close()
 
