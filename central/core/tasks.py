@@ -209,11 +209,22 @@ def resume(task: TaskProgress, now_s: float) -> TaskProgress:
     )
 
 
-def cancel(task: TaskProgress) -> TaskProgress:
-    """Return the task cancelled; the model of the last committed round stays."""
+def cancel(task: TaskProgress, *, in_round: bool = False) -> TaskProgress:
+    """Return the task cancelled; the model of the last committed round stays.
+
+    Args:
+        task: The task.
+        in_round: Whether a round was open, which is abandoned by it.
+    """
     if task.is_final:
         return task
-    return replace(task, state="cancelled", step="selecting", reason="cancelled by a person")
+    return replace(
+        task,
+        state="cancelled",
+        step="selecting",
+        reason="cancelled by a person",
+        abandoned=task.abandoned + in_round,
+    )
 
 
 def fail(task: TaskProgress, reason: str) -> TaskProgress:

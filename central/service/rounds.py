@@ -232,8 +232,10 @@ class Rounds:
 
     def cancel(self, task: TaskRecord, now_s: float) -> Iterator[Outgoing]:
         """Cancel a task; its open round is abandoned, the last committed model stays."""
+        in_round = self._desk.open_round(task) is not None
         self.give_up(task, "the task was cancelled", now_s)
-        cancelled = replace(task, progress=tasks.cancel(task.progress))
+        progress = tasks.cancel(task.progress, in_round=in_round)
+        cancelled = replace(task, progress=progress)
         failpoint("central.task.cancelled")
         yield from self._openings.end_if_final(cancelled, now_s)
 

@@ -20,6 +20,7 @@ TASK = "goes-on"
 KILLED, RADIO_OFF = "d4", "d5"
 AWAY = (KILLED, RADIO_OFF)
 STAYING = ("d1", "d2", "d3")
+DEVICES = (*STAYING, *AWAY)
 ROUNDS = 40
 #: So many rounds are committed while the two are away.
 MISSED = 3
@@ -35,7 +36,7 @@ def away(tmp_path):
     with ExitStack() as stack:
         broker = stack.enter_context(mosquitto_broker())
         links = {name: stack.enter_context(cuttable_link(broker.port)) for name in AWAY}
-        shape = Shape(devices=(*STAYING, *AWAY))
+        shape = Shape(devices=DEVICES)
         fleet = stack.enter_context(Fleet(tmp_path, broker, shape))
         for name, link in links.items():
             command = fleet.program(name).command
@@ -102,7 +103,7 @@ def test_devices_that_were_away_are_late_with_what_they_owe_and_join_the_present
             "data": "digits",
             "rounds": ROUNDS,
             "min_clients": 3,
-            "cohort": 5,
+            "cohort": len(DEVICES),
             "training": {"epochs": EPOCHS},
         }
     )
@@ -119,10 +120,12 @@ def test_devices_that_were_away_are_late_with_what_they_owe_and_join_the_present
         wait_until(
             lambda d=device: debts[d] not in owed(away, d), f"{device} has its last receipt"
         )
-    late = away.wait_for(TASK, lambda status: status["late"] >= len(AWAY))
+    late = away.wait_for(
+        TASK, lambda status: status["late"] >= len(AWAY) and status["cohort"] == len(DEVICES)
+    )
     assert late["round"] >= status["round"]
     away.freeze("d1", "d2")  # from here on no round ends without the two
-    joined = away.wait_for(TASK, lambda now: (now["round"] or 0) > late["round"] + 3)
+    joined = away.wait_for(TASK, lambda now: (now["round"] or 0) > late["round"] + 3, 120.0)
     away.thaw("d1", "d2")
     away.control(TASK, "cancel")
     away.wait_for(TASK, lambda status: status["state"] == "cancelled")

@@ -68,7 +68,7 @@ class Books:
         """Every accepted update is in one committed aggregate, or in none with a reason."""
         found = self.audit()
         assert found.accepted
-        assert not found.findings
+        assert not found.findings, found.findings
 
     def recompute(self) -> list[str]:
         """Aggregate again from the first model on; return the digest of each committed model."""
