@@ -29,7 +29,7 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
-from tests.simulation.learning import delta_of
+from tests.simulation.tiny import delta_of
 from tests.simulation.oracle import Oracle
 from transport.events import Outgoing
 

@@ -45,7 +45,7 @@ from regional_gateway.settings import GatewaySettings
 from schemas.topics import central_filters, device_filters, downlink_filters, uplink_filters
 from tests.simulation.clockwork import SimulatedCrashError
 from tests.simulation.disk import Files, SimulatedConnection, copy_of, full_disk, new_database
-from tests.simulation.learning import TinyMachine, TinyModeler, TinyTrainer, dataset_of
+from tests.simulation.tiny import TinyMachine, TinyModeler, TinyTrainer, dataset_of
 from tests.simulation.network import SimulatedBroker, SimulatedSession
 from tests.simulation.wire import spoken
 from transport.database import is_storage_failure, next_boot, transaction

@@ -16,7 +16,7 @@ from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import copy_of, watch_fsync
-from tests.simulation.learning import LARGE, SMALL
+from tests.simulation.tiny import LARGE, SMALL
 from tests.simulation.ledger import Ledger, Memory, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
