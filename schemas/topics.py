@@ -8,6 +8,7 @@ builds or splits a topic. A topic *name* is published to, a topic *filter* is su
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from schemas.errors import WireError, shown
 from schemas.ids import RESERVED, SHA16_LENGTH, TRANSFER_ID_LENGTH, is_hex, is_id
@@ -17,6 +18,8 @@ GATEWAY_LEVEL = "gw"
 EVERYONE_LEVEL = "all"
 MAX_TOPIC_BYTES = 256
 MAX_CHUNK_INDEX_DIGITS = 5
+#: The same few topics are written and read all the time; each is checked once.
+_REMEMBERED = 2048
 
 
 class TopicError(WireError):
@@ -161,6 +164,14 @@ class Topic:
         Raises:
             TopicError: A level does not fit its grammar or the kind does not exist there.
         """
+        return _name(self)
+
+    def check(self) -> None:
+        """Refuse a topic whose parts do not fit.
+
+        Raises:
+            TopicError: A level does not fit its grammar or the kind does not exist there.
+        """
         _check_place(self.kind, self.address)
         if self.task is not None:
             _check_id(self.task)
@@ -169,10 +180,13 @@ class Topic:
         _check_hex(self.xfer, TRANSFER_ID_LENGTH)
         _check_hex(self.sha16, SHA16_LENGTH)
         _check_chunk(self.k)
-        tail = self.kind.value.format(**self._levels())
-        return f"{self.address.prefix}/{tail}" if self.address else f"{PREFIX}/{tail}"
 
-    def _levels(self) -> dict[str, object]:
+    def levels(self) -> dict[str, object]:
+        """Return the levels that vary in this kind, by name.
+
+        Raises:
+            TopicError: There are others than the kind has.
+        """
         given = {name: getattr(self, name) for name in ("task", "xfer", "sha16", "k", "device")}
         levels: dict[str, object] = {name: at for name, at in given.items() if at is not None}
         if levels.keys() != _LEVELS_OF[self.kind]:
@@ -183,6 +197,14 @@ class Topic:
         return levels
 
 
+@lru_cache(_REMEMBERED)
+def _name(topic: Topic) -> str:
+    topic.check()
+    tail = topic.kind.value.format(**topic.levels())
+    return f"{topic.address.prefix}/{tail}" if topic.address else f"{PREFIX}/{tail}"
+
+
+@lru_cache(_REMEMBERED)
 def parse(name: str) -> Topic:
     """Return the topic of a name that was received.
 

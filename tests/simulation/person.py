@@ -39,8 +39,9 @@ class Person:
             self._world.work.after(1.0, partial(self._say, name, "resume"))
             if self._state(name) not in FINAL_STATES:
                 self._publish(Topic(Kind.TASK_SUBMIT).name, self._messages[name])
-        self._messages[PROBE] = self._message(PROBE)
-        self._world.work.after(2.0, partial(self._submit, PROBE))
+        if self._world.swarm.probe:
+            self._messages[PROBE] = self._message(PROBE)
+            self._world.work.after(2.0, partial(self._submit, PROBE))
 
     def meddle(self) -> None:
         name = self._world.work.rng.choice(list(self._messages))

@@ -155,7 +155,7 @@ class Program:
         """Do something in this program's name; it may be killed there."""
         world = self.world
         world.current, former = self, world.current
-        self.connection.effect = self.effect
+        self.connection.effect = self.effect if world.may_crash(self) else None
         try:
             action()
         except SimulatedCrashError as crash:
@@ -312,6 +312,9 @@ class Program:
             fence=self.fence,
         )
         self.loop._log_failure = self.world.handler_failed
+        # When a turn comes, and so a tick, is planned in the clockwork.
+        self.loop._wait_s = _no_wait
+        self.loop._tick_due_s = _now
 
 
 class CentralProgram(Program):
@@ -459,7 +462,7 @@ class DeviceProgram(Program):
         self._in_hand = work
         self._order += 1
         if work is not None:
-            takes_s = self.world.work.between(0.05, 8.0)
+            takes_s = self.world.work.between(0.02, 0.1 if self.world.is_healed else 8.0)
             self.world.work.after(takes_s, partial(self._train, work, self._order, self.life))
 
     def _train(self, work: Work, order: int, life: int) -> None:
@@ -514,6 +517,14 @@ class DeviceProgram(Program):
 
     def _folders(self) -> tuple[Path, ...]:
         return (self.folder / "objects", self.folder / "parts")
+
+
+def _no_wait(now_s: float) -> float:
+    return 0.0
+
+
+def _now(now_s: float) -> float:
+    return now_s
 
 
 def _task_of(job: Job) -> str:

@@ -51,6 +51,8 @@ class Swarm:
     poison: float = 0.0
     on_shortfall: str = "extend"
     unlike_brokers: bool = False
+    #: Whether a last task is asked for when all is well again, which every device must take part in.
+    probe: bool = True
 
 
 def swarm_of(seed: int) -> Swarm:
@@ -62,11 +64,11 @@ def swarm_of(seed: int) -> Swarm:
         return pick(values) if rng.random() < probability else 0.0
 
     return Swarm(
-        regions=pick((1, 1, 2)),
-        devices=pick((2, 2, 3, 3, 4)),
-        tasks=pick((1, 1, 1, 1, 2)),
-        rounds=pick((1, 2, 2, 3)),
-        faulty_s=pick((30.0, 60.0, 120.0)),
+        regions=pick((1, 1, 1, 2)),
+        devices=pick((1, 2, 2, 2, 3, 3, 4)),
+        tasks=pick((1, 1, 1, 1, 1, 2)),
+        rounds=pick((1, 1, 2, 2, 3)),
+        faulty_s=pick((20.0, 40.0, 40.0, 80.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
         delay_s=pick((0.02, 0.2, 2.0, 8.0)),
@@ -81,9 +83,10 @@ def swarm_of(seed: int) -> Swarm:
         clock_jump=sometimes(0.3, 0.2, 0.6),
         restore=sometimes(0.2, 0.02, 0.06),
         newer=sometimes(0.2, 0.5, 1.0),
-        large=rng.random() < 0.06,
+        large=rng.random() < 0.03,
         meddle=sometimes(0.15, 0.01, 0.03),
         poison=sometimes(0.15, 0.05, 0.2),
         on_shortfall=pick(("extend", "abandon")),
+        probe=rng.random() < 0.35,
         unlike_brokers=rng.random() < 0.3,
     )

@@ -1,6 +1,7 @@
 """A whole fleet in one process, on one seed: bad luck first, then everything heals and must end."""
 
 import json
+import logging
 import sqlite3
 import tempfile
 import traceback
@@ -69,7 +70,6 @@ class World:
         self._failure: BaseException | None = None
         empty(self.folder)
         watch_fsync(self._on_fsync)
-        failpoints.arm(self._on_failpoint)
         self.central = CentralProgram(self)
         regions = [f"r{index + 1}" for index in range(self.swarm.regions)]
         self.gateways = {region: GatewayProgram(self, region) for region in regions}
@@ -194,6 +194,12 @@ class World:
     ) -> Callable[[], AbstractContextManager[sqlite3.Connection]]:
         """Return how a worker opens its program's database to read what is committed."""
         return lambda: copy_of(program.connection)  # type: ignore[return-value]
+
+    def may_crash(self, program: Program) -> bool:
+        """Tell whether the effects of a program are worth counting: it may be killed at one."""
+        may = program.crash_in is not None or (not self.is_healed and self.swarm.crash > 0)
+        failpoints.arm(self._on_failpoint if may else None)
+        return may
 
     def looked(self, program: Program) -> None:
         self._guarded(partial(self.ledger.looked, program))
@@ -322,7 +328,10 @@ def status_of(broker: SimulatedBroker, task: str) -> dict[str, Any] | None:
 
 def silence_logs() -> None:
     """Let programs log nothing: a seed is told by its trace."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        cache_logger_on_first_use=False,
+    )
 
 
 __all__ = ["Letter", "World", "silence_logs", "status_of"]
