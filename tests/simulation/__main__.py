@@ -1,5 +1,6 @@
 """``python -m tests.simulation``: many seeds, or one seed with its trace."""
 
+import gc
 import multiprocessing
 import multiprocessing.util
 import shutil
@@ -20,6 +21,7 @@ from tests.simulation.world import World, silence_logs
 
 _MEMORY = Path("/dev/shm")
 _SHOWN = 20
+_COLLECT_EVERY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,12 @@ def _play_one(seed: int) -> Outcome:
     global _folder
     if _folder is None:
         silence_logs()
+        gc.freeze()
+        gc.disable()  # what a world leaves behind is collected between worlds
         _folder = Path(tempfile.mkdtemp(prefix="fedfleet-simulation-", dir=scratch()))
         multiprocessing.util.Finalize(None, shutil.rmtree, (_folder, True), exitpriority=1)
+    if seed % _COLLECT_EVERY == 0:
+        gc.collect()
     return play(seed, _folder)[0]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from transport import database, objects
+from transport.fence import Fence
+from transport.parking import Parking
 
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
@@ -21,6 +23,21 @@ class SimulatedConnection(sqlite3.Connection):
     #: Called at each effect; None while nobody may be killed here.
     effect: Callable[[str], None] | None = None
     is_full = False
+
+    def watch(self, effect: Callable[[str], None] | None) -> None:
+        """Have each effect told; while nobody listens and there is room, nothing stands between."""
+        self.effect = effect
+        is_plain = effect is None and not self.is_full
+        self.__class__ = SimulatedConnection if is_plain else WatchedConnection
+
+    def lose_uncommitted(self) -> None:
+        """Be what a program finds that starts after a kill."""
+        if self.in_transaction:
+            self.execute("ROLLBACK")
+
+
+class WatchedConnection(SimulatedConnection):
+    """The same, where a program may be killed, or where the disk is full."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # type: ignore[override]
         verb = sql[:6]
@@ -37,11 +54,6 @@ class SimulatedConnection(sqlite3.Connection):
             return cursor
         return super().execute(sql, parameters)
 
-    def lose_uncommitted(self) -> None:
-        """Be what a program finds that starts after a kill."""
-        if self.in_transaction:
-            super().execute("ROLLBACK")
-
     def _come_by(self, label: str) -> None:
         if self.effect is not None:
             self.effect(label)
@@ -52,14 +64,50 @@ def _template(schema_sql: str, version: int) -> sqlite3.Connection:
     """Return a database as ``open_database`` makes it, to be copied: that is much quicker."""
     with tempfile.TemporaryDirectory() as folder:
         made = database.open_database(Path(folder) / "template.db", schema_sql, version)
+        Fence.claim(made).leave()
+        Parking(made)
         kept = sqlite3.connect(":memory:", isolation_level=None)
         made.backup(kept)
         made.close()
     return kept
 
 
-def new_database(schema_sql: str, version: int) -> SimulatedConnection:
-    return copy_of(_template(schema_sql, version))
+#: Empty databases of earlier worlds: what they have prepared need not be prepared again.
+_emptied: dict[str, list[SimulatedConnection]] = {}
+
+
+def new_database(kind: str, schema_sql: str, version: int) -> SimulatedConnection:
+    """Return an empty database with the tables of one kind of program."""
+    spare = _emptied.get(kind)
+    return spare.pop() if spare else copy_of(_template(schema_sql, version))
+
+
+def give_back(kind: str, connection: SimulatedConnection) -> None:
+    """Empty a database for a later world."""
+    connection.is_full = False
+    connection.watch(None)
+    connection.lose_uncommitted()
+    connection.execute("PRAGMA foreign_keys = OFF")
+    query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    for (table,) in connection.execute(query).fetchall():
+        connection.execute(f"DELETE FROM {table}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    _emptied.setdefault(kind, []).append(connection)
+
+
+class Reader:
+    """A worker's own view of what is committed: it works between its program's transactions."""
+
+    def __init__(self, connection: SimulatedConnection) -> None:
+        assert not connection.in_transaction
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        assert sql.startswith(("SELECT", "PRAGMA"))
+        return self._connection.execute(sql, parameters)
+
+    def close(self) -> None:
+        return
 
 
 def copy_of(source: sqlite3.Connection) -> SimulatedConnection:

@@ -16,7 +16,7 @@ import structlog
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
-from tests.simulation.disk import copy_of, watch_fsync
+from tests.simulation.disk import Reader, watch_fsync
 from tests.simulation.tiny import LARGE, SMALL
 from tests.simulation.ledger import Ledger, Memory, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
@@ -88,6 +88,8 @@ class World:
     def close(self) -> None:
         watch_fsync(None)
         failpoints.arm(None)
+        for program in self.programs:
+            program.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -193,7 +195,7 @@ class World:
         self, program: Program
     ) -> Callable[[], AbstractContextManager[sqlite3.Connection]]:
         """Return how a worker opens its program's database to read what is committed."""
-        return lambda: copy_of(program.connection)  # type: ignore[return-value]
+        return lambda: Reader(program.connection)  # type: ignore[return-value]
 
     def may_crash(self, program: Program) -> bool:
         """Tell whether the effects of a program are worth counting: it may be killed at one."""
