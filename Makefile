@@ -12,7 +12,7 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench failpoints soak chaos netfault clean mosquitto
+.PHONY: help setup demo test check vectors bench simulate mutants failpoints soak chaos netfault clean mosquitto
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ vectors: setup  ## Write the golden vectors of the wire format anew (a change ne
 
 bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" fails on a missed aim
 	@$(BIN)/python -m benchmarks.noop_round $(BENCH)
+
+simulate: setup  ## Live 10,000 simulated fleets through bad luck; SEED=n shows one of them
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),$(SIMULATE))
+
+mutants: setup  ## Plant bugs and prove that the simulation finds every one
+	@$(BIN)/python -m tests.simulation.mutate $(MUTANTS)
 
 failpoints: setup mosquitto  ## Kill the programs at every failpoint (half an hour), then print what one costs
 	$(BIN)/python -m pytest -m matrix tests/acceptance/test_acceptance_failpoint_matrix.py

@@ -1,5 +1,6 @@
 """``python -m tests.simulation``: many seeds, or one seed with its trace."""
 
+import functools
 import gc
 import multiprocessing
 import multiprocessing.util
@@ -60,20 +61,22 @@ def play(seed: int, folder: Path, *, keep_trace: bool = False) -> tuple[Outcome,
     return outcome, world
 
 
-_folder: Path | None = None
+@functools.cache
+def _workplace() -> Path:
+    """Make this process one that plays many worlds; return where their files lie."""
+    silence_logs()
+    gc.freeze()
+    gc.disable()  # what a world leaves behind is collected between worlds
+    folder = Path(tempfile.mkdtemp(prefix="fedfleet-simulation-", dir=scratch()))
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=1)
+    return folder
 
 
 def _play_one(seed: int) -> Outcome:
-    global _folder
-    if _folder is None:
-        silence_logs()
-        gc.freeze()
-        gc.disable()  # what a world leaves behind is collected between worlds
-        _folder = Path(tempfile.mkdtemp(prefix="fedfleet-simulation-", dir=scratch()))
-        multiprocessing.util.Finalize(None, shutil.rmtree, (_folder, True), exitpriority=1)
+    folder = _workplace()
     if seed % _COLLECT_EVERY == 0:
         gc.collect()
-    return play(seed, _folder)[0]
+    return play(seed, folder)[0]
 
 
 def play_all(seeds: Iterable[int], processes: int) -> Iterator[Outcome]:

@@ -153,23 +153,12 @@ class Files:
         return False
 
 
-#: Takes the place of fsync(2) while a world runs; raises when a disk is full.
-_on_fsync: Callable[[Path], None] | None = None
 _real_fsync = objects._fsync
 
 
-def _simulated_fsync(path: Path) -> None:
-    if _on_fsync is None:
-        _real_fsync(path)
-    else:
-        _on_fsync(path)
-
-
 def watch_fsync(hook: Callable[[Path], None] | None) -> None:
-    """Have every fsync of an object go to ``hook``; None: to the disk."""
-    global _on_fsync
-    _on_fsync = hook
-    objects._fsync = _simulated_fsync if hook is not None else _real_fsync
+    """Have every fsync of an object go to ``hook``, which may raise; None: to the disk."""
+    objects._fsync = _real_fsync if hook is None else hook
 
 
 def full_disk() -> OSError:

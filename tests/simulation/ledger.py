@@ -19,7 +19,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
-from tests.simulation.tiny import delta_of
 from tests.simulation.oracle import Oracle
+from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MAX_BACKLOG = 3000
+FINAL = frozenset({"accepted", "duplicate", "late", "rejected"})
 #: Refusals that central does not keep: there is no client or round that they could belong to.
 PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
 Job = tuple[str, int, str]
@@ -63,6 +64,14 @@ class Trained:
     examples: int
     delta: np.ndarray
     is_poison: bool
+
+
+class Ended(NamedTuple):
+    """What an ended round says of itself."""
+
+    base: str
+    names: list[str]
+    model: str | None
 
 
 @dataclass
@@ -130,12 +139,13 @@ class Ledger:
             return
         receipt = decode_frame(message.payload).body(Receipt)
         world = self._world
-        if receipt.is_final and program is world.central:
+        is_final = receipt.status in FINAL and receipt.retry_after_s is None
+        if is_final and program is world.central:
             told = (receipt.status, self._code(program, receipt))
             self.memory.receipted.setdefault(receipt.xfer, told)
             self._finals.add(receipt.xfer)
             self.counts[receipt.status] += 1
-        elif receipt.is_final:
+        elif is_final:
             self._finals.add(receipt.xfer)  # a gateway's own no to what is malformed
         elif receipt.status == "held":
             self._held[program.name].add(receipt.xfer)
@@ -317,7 +327,7 @@ class Ledger:
             if memory.rounds.get(key) != f"checked {phase}":
                 memory.rounds[key] = f"checked {phase}"
                 names = json.loads(contributors) if contributors else []
-                self._check_ended(key, state, base, names, model, rows)
+                self._check_ended(key, json.loads(state), Ended(base, names, model), rows)
         return open_rounds
 
     def _check_new_state(self, key: tuple[str, int], state: str) -> None:
@@ -332,23 +342,22 @@ class Ledger:
     def _check_ended(
         self,
         key: tuple[str, int],
-        state: str,
-        base: str,
-        names: list[str],
-        model: str | None,
+        state: dict[str, Any],
+        end: Ended,
         rows: dict[Job, tuple[Any, ...]],
     ) -> None:
+        names, base, model = end.names, end.base, end.model
         task, number = key
         own = {job[2]: row for job, row in rows.items() if job[:2] == key}
         counted = sorted(device for device, row in own.items() if row[6] == "counted")
         without_reason = [d for d, row in own.items() if row[6] != "counted" and not row[7]]
         if without_reason:
             self._fail("double", f"{key} ended without a word on {without_reason}")
-        if json.loads(state)["phase"] == "abandoned":
+        if state["phase"] == "abandoned":
             if model is not None or counted:
                 self._fail("double", f"{key} is abandoned, and {counted} count")
             return
-        if not set(names) <= set(json.loads(state)["cohort"]):
+        if not set(names) <= set(state["cohort"]):
             self._fail("effect", f"{key} is of {names}, who were not all asked")
         if counted != names or names != sorted(set(names)):
             self._fail("double", f"{key} is of {names}, counted are {counted}")

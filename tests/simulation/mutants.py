@@ -14,11 +14,11 @@ import numpy as np
 
 from central.adapters import jobs as central_jobs
 from central.adapters.store import SqliteStore as CentralStore
+from central.adapters.stored_rounds import StoredRounds
 from central.core import rounds as round_rules
 from central.core import tasks as task_rules
 from central.core.rounds import Phase, StartAggregation
 from central.core.strategies.fedavg import FedAvg
-from central.service import rounds as central_rounds
 from central.service.intake import Intake
 from central.service.orchestrator import Orchestrator
 from central.service.rounds import Rounds
@@ -34,7 +34,6 @@ from regional_gateway.service import devices as gateway_devices
 from schemas.messages import Receipt
 from tests.simulation import programs
 from transport.backlog import Backlog
-from transport.database import transaction
 from transport.loop import ServiceLoop
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
@@ -75,42 +74,27 @@ def mutant(name: str) -> Callable[[Callable[[], tuple[Change, ...]]], None]:
 
 @mutant("the loop publishes before it commits: a receipt before its commit")
 def _() -> tuple[Change, ...]:
-    def commit(self: ServiceLoop, batch: list[Any]) -> Any:
-        now_s, done, failed, outgoing = self._clock(), [], [], []
-        with transaction(self._connection):
-            for item in batch:
-                (done if self._handle(item, now_s, outgoing) else failed).append(item)
-            if self._tick_due_s(now_s) <= now_s:
-                self._tick(now_s, outgoing)
-            for message in outgoing:
-                self._publish(message, now_s)
-        return done, failed, []
+    def handle(self: ServiceLoop, item: Any, now_s: float, turn: Any, ends: int) -> None:
+        real(self, item, now_s, turn, ends)
+        for message in turn.outgoing:
+            self._publish(message, now_s)
+        turn.outgoing.clear()
 
-    return ((ServiceLoop, "_commit", commit),)
+    real = ServiceLoop._handle
+    return ((ServiceLoop, "_handle", handle),)
 
 
-@mutant("central counts before it commits: the round closes on an update that may be undone")
+@mutant("central counts an update before it is written: the next one brings it to the disk")
 def _() -> tuple[Change, ...]:
-    def submit_at_once(self: Rounds, record: Any) -> None:
-        self._desk.store.save_round(record)
-        self._assignments.ended(record.task, record.state.number)
-        for device in record.contributors or ():
-            row = self._desk.store.contribution(record.task, record.state.number, device)
-            assert row is not None
-        receipts = [
-            self._desk.receipt(
-                row.region, Receipt(xfer=row.xfer, status="accepted", sha256=row.sha256)
-            )
-            for row in self._desk.store.contributions(record.task, record.state.number)
-        ]
-        host = programs.Program.current
-        for receipt in receipts:
-            host.sessions["main"].publish(receipt)
-        task = self._desk.task(record.task)
-        state = self._desk.store.strategy_state(record.task)
-        self._desk.jobs.append(central_rounds.AggregateRound(task, record, state))
+    def add(self: CentralStore, record: Any) -> bool:
+        waiting = getattr(self, "waiting", None)
+        self.waiting = record  # type: ignore[attr-defined]
+        if waiting is not None:
+            real(self, waiting)
+        return self.contribution(record.task, record.round, record.device) is None
 
-    return ((Rounds, "_aggregate", submit_at_once),)
+    real = CentralStore.add_contribution
+    return ((CentralStore, "add_contribution", add),)
 
 
 @mutant("updates are deduplicated by the id of their frame, not by task, round and device")
@@ -175,14 +159,7 @@ def _() -> tuple[Change, ...]:
             real(self, record)
 
     real = SqliteJobStore.save
-    return (
-        (SqliteJobStore, "save", save),
-        (SqliteJobStore, "get", _forgetful(SqliteJobStore.get)),
-    )
-
-
-def _forgetful(real: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, key: real(self, key)
+    return ((SqliteJobStore, "save", save),)
 
 
 @mutant("a device stores that it is uploading, but not the update")
@@ -233,15 +210,14 @@ def _() -> tuple[Change, ...]:
 
 @mutant("updates are added in the order of their arrival")
 def _() -> tuple[Change, ...]:
-    def contributions(self: Any, database: Any, job: Any, layout: Any) -> Any:
-        items = {item.device: item for item in real(self, database, job, layout)}
+    def contributions(self: StoredRounds, task: Any, record: Any, layout: Any) -> Any:
+        items = {item.device: item for item in real(self, task, record, layout)}
         query = "SELECT device FROM contributions WHERE task = ? AND round = ? ORDER BY rowid"
-        key = (job.task.task, job.round.state.number)
-        order = [device for (device,) in database.execute(query, key)]
-        return tuple(items[device] for device in order if device in items)
+        rows = self.database.execute(query, (task.task, record.state.number))
+        return tuple(items[device] for (device,) in rows if device in items)
 
-    real = central_jobs.Jobs._contributions
-    return ((central_jobs.Jobs, "_contributions", contributions),)
+    real = StoredRounds._contributions
+    return ((StoredRounds, "_contributions", contributions),)
 
 
 @mutant("the number of examples is left out of the mean")
@@ -328,7 +304,7 @@ def _() -> tuple[Change, ...]:
 
 @mutant("what was due when central stopped is not taken up again")
 def _() -> tuple[Change, ...]:
-    return ((Rounds, "recover", lambda self: None),)
+    return ((Rounds, "recover", lambda self, now_s, was_clean: iter(())),)
 
 
 @mutant("the jobs of a turn whose commit failed begin all the same")
@@ -415,8 +391,8 @@ def _() -> tuple[Change, ...]:
 
 @mutant("contributions are purged while they are needed")
 def _() -> tuple[Change, ...]:
-    def init(self: Orchestrator, desk: Any, worker: Any, *, keep_task_s: float) -> None:
-        real(self, desk, worker, keep_task_s=0.0)
+    def init(self: Orchestrator, desk: Any, worker: Any, **settings: Any) -> None:
+        real(self, desk, worker, **settings)
         self._desk.store.purge = lambda before_s: purge(self._desk.store, before_s)  # type: ignore[method-assign]
 
     def purge(store: Any, before_s: float) -> list[str]:

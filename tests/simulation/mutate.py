@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -41,10 +41,12 @@ def _hunt_one(task: tuple[int, int]) -> Kill:
 def table(kills: list[Kill]) -> str:
     """Return the table of docs/reliability.md."""
     rows = ["| planted bug | seeds needed | told as |", "|---|---|---|"]
-    for kill in kills:
-        told = (kill.violation or "not found").strip().splitlines()[-1].partition(":")[0]
-        rows.append(f"| {kill.mutant} | {kill.seeds or 'not found'} | {told} |")
+    rows += [f"| {k.mutant} | {k.seeds or 'not found'} | {_told(k)} |" for k in kills]
     return "\n".join(rows)
+
+
+def _told(kill: Kill) -> str:
+    return (kill.violation or "not found").partition(":")[0]
 
 
 @click.command()
@@ -60,17 +62,9 @@ def mutate(limit: int, processes: int, only: str | None, as_json: bool) -> None:
         for kill in pool.imap(_hunt_one, [(index, limit) for index in chosen]):
             kills.append(kill)
             found = f"{kill.seeds} seeds" if kill.seeds else "NOT FOUND"
-            click.echo(f"{found:>12}  {kill.mutant}", err=True)
+            click.echo(f"{found:>12}  {kill.mutant} ({_told(kill)})", err=True)
     if as_json:
-        click.echo(
-            json.dumps(
-                [kill.__dict__ for kill in kills]
-                if False
-                else [
-                    {"mutant": k.mutant, "seeds": k.seeds, "violation": k.violation} for k in kills
-                ]
-            )
-        )
+        click.echo(json.dumps([asdict(kill) for kill in kills]))
     else:
         click.echo(table(kills))
     raise SystemExit(1 if any(kill.seeds is None for kill in kills) else 0)

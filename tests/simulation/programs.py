@@ -53,8 +53,8 @@ from tests.simulation.disk import (
     give_back,
     new_database,
 )
-from tests.simulation.tiny import TinyMachine, TinyModeler, TinyTrainer, dataset_of
 from tests.simulation.network import SimulatedBroker, SimulatedSession
+from tests.simulation.tiny import TinyMachine, TinyModeler, TinyTrainer, dataset_of
 from tests.simulation.wire import spoken
 from transport.database import is_storage_failure, next_boot, transaction
 from transport.events import MessageArrived, Outgoing, SessionEvent

@@ -63,7 +63,7 @@ def swarm_of(seed: int) -> Swarm:
     def sometimes(probability: float, *values: float) -> float:
         return pick(values) if rng.random() < probability else 0.0
 
-    is_large = rng.random() < 0.06  # noqa: PLR2004
+    is_large = rng.random() < 0.06
     return Swarm(
         regions=pick((1, 2, 2)) if is_large else pick((1, 1, 1, 1, 1, 2)),
         devices=pick((3, 4)) if is_large else pick((1, 1, 2, 2, 3)),

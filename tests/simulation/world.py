@@ -17,7 +17,6 @@ from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import Reader, watch_fsync
-from tests.simulation.tiny import LARGE, SMALL
 from tests.simulation.ledger import Ledger, Memory, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
@@ -30,6 +29,7 @@ from tests.simulation.programs import (
     empty,
 )
 from tests.simulation.swarm import YEAR_S, Swarm, swarm_of
+from tests.simulation.tiny import LARGE, SMALL
 from transport import failpoints
 
 #: After healing, all tasks must end within this, simulated seconds.
@@ -234,28 +234,33 @@ class World:
         """Bring what goes wrong in one second."""
         if self.is_healed:
             return
-        work, swarm = self.work, self.swarm
-        work.after(_GUST_S, self._gust)
-        if work.chance(swarm.cut):
-            session = self._any_session()
-            if session is not None:
-                self.faults += 1
-                session._broker.cut(session, work.between(0.5, 60.0))
-        if work.chance(swarm.dumb):
-            self._go_dumb()
-        if work.chance(swarm.broker_kill) and self._brokers:
-            broker = work.rng.choice(list(self._brokers.values()))
+        self.work.after(_GUST_S, self._gust)
+        swarm = self.swarm
+        for probability, happen in (
+            (swarm.cut, self._cut),
+            (swarm.dumb, self._go_dumb),
+            (swarm.broker_kill, self._kill_broker),
+            (swarm.full_disk, lambda: self._fill_disk(self.work.rng.choice(self.programs))),
+            (swarm.leave, lambda: self._leave(self.work.rng.choice(self.devices))),
+            (swarm.restore, self._back_up_or_restore),
+            (swarm.meddle, self.person.meddle),
+        ):
+            if self.work.chance(probability):
+                happen()
+
+    def _cut(self) -> None:
+        session = self._any_session()
+        if session is not None:
+            self.faults += 1
+            session._broker.cut(session, self.work.between(0.5, 60.0))
+
+    def _kill_broker(self) -> None:
+        if self._brokers:
+            broker = self.work.rng.choice(list(self._brokers.values()))
             self.faults += 1
             self.note(None, f"{broker.name} is killed")
-            broker.kill(work.between(0.5, 30.0), forgets=work.chance(swarm.broker_forgets))
-        if work.chance(swarm.full_disk):
-            self._fill_disk(work.rng.choice(self.programs))
-        if work.chance(swarm.leave):
-            self._leave(work.rng.choice(self.devices))
-        if work.chance(swarm.restore):
-            self._back_up_or_restore()
-        if work.chance(swarm.meddle):
-            self.person.meddle()
+            forgets = self.work.chance(self.swarm.broker_forgets)
+            broker.kill(self.work.between(0.5, 30.0), forgets=forgets)
 
     def _any_session(self) -> Any:
         sessions = [s for program in self.programs for s in program.sessions.values()]
@@ -302,7 +307,7 @@ class World:
             self.ledger.restored(program, memory)
 
     def _on_fsync(self, path: Path) -> None:
-        if self.current is not None:
+        if self.current is not None:  # else a program's disk outside of its lives
             self.current.fsync(path)
 
     def _on_failpoint(self, name: str) -> None:
