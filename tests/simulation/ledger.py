@@ -217,6 +217,10 @@ class Ledger:
             if xfer not in self._finals:
                 self._fail("durable", f"{device.name} forgot {xfer[:6]} {before[xfer]}")
         self._offered[device.name] = now
+        query = "SELECT xfer, task, round FROM jobs WHERE state = 'uploading'"
+        for xfer, task, number in device.connection.execute(query):
+            if xfer not in now and xfer not in self._finals:
+                self._fail("durable", f"{device.name} has no update of {(task, number)} to send")
 
     def _check_presence(self, place: str, connection: sqlite3.Connection, query: str) -> None:
         known = self._presence[place]

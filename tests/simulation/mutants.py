@@ -25,7 +25,7 @@ from central.service.rounds import Rounds
 from central.service.uploads import Uploads
 from device_agent.adapters import job_run
 from device_agent.adapters.store import SqliteJobStore
-from device_agent.core.job import JobState
+from device_agent.core.job import BEFORE_UPLOAD
 from device_agent.service.uploads import Uploads as DeviceUploads
 from regional_gateway.core import roster
 from regional_gateway.core.custody import Act
@@ -155,7 +155,7 @@ def _() -> tuple[Change, ...]:
 @mutant("a device forgets to persist the job that it accepts")
 def _() -> tuple[Change, ...]:
     def save(self: SqliteJobStore, record: Any) -> None:
-        if record.job.state is not JobState.ACCEPTED:
+        if record.job.state not in BEFORE_UPLOAD:
             real(self, record)
 
     real = SqliteJobStore.save

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from schemas import base, envelope, messages, tasks, topics
+from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
 ARCHITECTURE = (DOCS / "ARCHITECTURE.md").read_text()
 GLOSSARY = (DOCS / "glossary.md").read_text()
+RELIABILITY = (DOCS / "reliability.md").read_text()
 RECORDS = sorted((DOCS / "adr").glob("[0-9]*.md"))
 PAGES = [*DOCS.rglob("*.md"), ROOT / "CHANGELOG.md"]
 
@@ -136,3 +138,22 @@ def test_every_dependency_of_the_package_is_justified():
     record = (DOCS / "adr" / "0007-dependencies.md").read_text()
     assert len(names) > 15
     assert not [name for name in sorted(names) if not re.search(rf"\b{name}\b", record)]
+
+
+def test_every_test_that_the_page_on_reliability_names_exists():
+    named = set(re.findall(r"`(\w+/[\w/]*test_\w+\.py)`", RELIABILITY))
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / "tests" / name).is_file()]
+
+
+def test_the_page_on_reliability_lists_every_planted_bug_and_the_seeds_that_found_it():
+    rows = re.findall(r"^\| (.+?) \| (\d+) \| \w+ \|$", RELIABILITY, re.MULTILINE)
+    assert [name for name, _ in rows] == [mutant.name for mutant in MUTANTS]
+    assert all(1 <= int(seeds) <= 10_000 for _, seeds in rows)
+
+
+def test_every_make_target_that_the_page_on_reliability_names_exists():
+    targets = set(re.findall(r"`make (\w+)", RELIABILITY))
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    assert not [name for name in targets if f"\n{name}: " not in makefile]
