@@ -307,17 +307,6 @@ def _() -> tuple[Change, ...]:
     return ((Rounds, "recover", lambda self, now_s, was_clean: iter(())),)
 
 
-@mutant("the jobs of a turn whose commit failed begin all the same")
-def _() -> tuple[Change, ...]:
-    def handle(self: Orchestrator, event: object, now_s: float) -> Any:
-        outgoing = list(real(self, event, now_s))
-        self.after_commit()
-        return outgoing
-
-    real = Orchestrator.handle
-    return ((Orchestrator, "handle", handle),)
-
-
 @mutant("a batch that met a full disk is dropped")
 def _() -> tuple[Change, ...]:
     return ((Backlog, "keep", lambda self, batch: None),)
