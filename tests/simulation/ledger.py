@@ -34,7 +34,7 @@ from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
 
 if TYPE_CHECKING:
-    from tests.simulation.programs import Program
+    from tests.simulation.program import Program
     from tests.simulation.world import World
 
 MAX_BACKLOG = 3000

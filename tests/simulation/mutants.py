@@ -32,7 +32,7 @@ from regional_gateway.core.custody import Act
 from regional_gateway.service import custody as gateway_custody
 from regional_gateway.service import devices as gateway_devices
 from schemas.messages import Receipt
-from tests.simulation import programs
+from tests.simulation import program, programs
 from transport.backlog import Backlog
 from transport.loop import ServiceLoop
 from transport.objects import ObjectStore
@@ -366,7 +366,7 @@ def _() -> tuple[Change, ...]:
         connection.execute("INSERT OR REPLACE INTO boot (one, boot) VALUES (1, ?)", (int(now_s),))
         return int(now_s)
 
-    return ((programs, "next_boot", next_boot), (programs.device_app, "next_boot", next_boot))
+    return ((program, "next_boot", next_boot), (programs.device_app, "next_boot", next_boot))
 
 
 @mutant("a cancelled task leaves its round open")

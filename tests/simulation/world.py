@@ -20,14 +20,8 @@ from tests.simulation.disk import Reader, watch_fsync
 from tests.simulation.ledger import Ledger, Memory, ViolationError
 from tests.simulation.network import Letter, SimulatedBroker
 from tests.simulation.person import Person
-from tests.simulation.programs import (
-    Backup,
-    CentralProgram,
-    DeviceProgram,
-    GatewayProgram,
-    Program,
-    empty,
-)
+from tests.simulation.program import Backup, Program, empty
+from tests.simulation.programs import CentralProgram, DeviceProgram, GatewayProgram
 from tests.simulation.swarm import YEAR_S, Swarm, swarm_of
 from tests.simulation.tiny import LARGE, SMALL
 from transport import failpoints
