@@ -103,7 +103,8 @@ def encode_frame(
         FrameError: A part is larger than its limit.
     """
     digest = hashlib.sha256(tail).hexdigest() if tail else None
-    header = header.model_copy(update={"tail_sha256": digest})
+    if header.tail_sha256 != digest:
+        header = header.model_copy(update={"tail_sha256": digest})
     text = header.model_dump_json(exclude_none=True)
     head = f'{text[:-1]},"body":{body.model_dump_json(exclude_none=True)}}}'.encode()
     return join(head, signature, tail)

@@ -209,7 +209,7 @@ class DeviceProgram(Program):
         self._in_hand = work
         self._order += 1
         if work is not None:
-            takes_s = self.world.work.between(0.02, 0.1 if self.world.is_healed else 8.0)
+            takes_s = self.world.work.between(0.02, 0.1 if self.world.is_healed else 5.0)
             self.world.work.after(takes_s, partial(self._train, work, self._order, self.life))
 
     def _train(self, work: Work, order: int, life: int) -> None:

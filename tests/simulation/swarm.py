@@ -69,7 +69,7 @@ def swarm_of(seed: int) -> Swarm:
         devices=pick((3, 4)) if is_large else pick((1, 1, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
         rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 2)),
-        faulty_s=pick((60.0, 90.0)) if is_large else pick((15.0, 30.0, 45.0)),
+        faulty_s=pick((60.0, 90.0)) if is_large else pick((12.0, 24.0, 36.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
         delay_s=pick((0.02, 0.2, 2.0, 8.0)),
