@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from central.adapters.audit import AuditError, TaskAudit, open_books
+from central.adapters.audit import AuditError, Forgotten, TaskAudit, open_books
 from central.core.strategies.base import Strategy
 from central.service.records import ContributionRecord
 from device_agent.adapters import receipts as device_receipts
@@ -37,6 +37,7 @@ class ReceiptsAudit:
         counted: Those that say accepted or duplicate.
         waiting: Updates that have none yet.
         lost: Receipted as accepted or duplicate, and not in central's tables.
+        forgotten: The same, of rounds that a restored central declares to have forgotten.
         findings: One sentence for each thing that is wrong.
     """
 
@@ -44,6 +45,7 @@ class ReceiptsAudit:
     counted: int = 0
     waiting: int = 0
     lost: int = 0
+    forgotten: int = 0
     findings: list[str] = field(default_factory=list)
 
 
@@ -98,6 +100,7 @@ def run_audit(
             names = books.tasks() if task is None else [task]
             audits = tuple(books.audit(name) for name in names)
             accepted = books.contributions()
+            forgotten = books.forgotten()
     except (
         AuditError,
         device_receipts.ReceiptsError,
@@ -105,13 +108,18 @@ def run_audit(
     ) as error:
         raise BooksError(str(error)) from error
     known = {one.task for one in audits}
-    return Audit(audits, _of_devices(devices, accepted, known), _of_gateways(gateways, accepted))
+    return Audit(
+        audits,
+        _of_devices(devices, accepted, known, forgotten),
+        _of_gateways(gateways, accepted, forgotten),
+    )
 
 
 def _of_devices(
     books: Mapping[Path, list[DeviceReceipt]],
     accepted: Mapping[str, ContributionRecord],
     tasks: set[str],
+    forgotten: Forgotten,
 ) -> ReceiptsAudit:
     found = ReceiptsAudit()
     for path, all_rows in books.items():
@@ -125,6 +133,10 @@ def _of_devices(
                 found.counted += row.receipt in _COUNTED
                 name = f"{path.name}: {row.task} round {row.round}"
                 is_there = (row.task, row.round) in places
+                is_lost = row.receipt in _COUNTED and row.xfer not in accepted and not is_there
+                if is_lost and forgotten.holds(row.task, row.round):
+                    found.forgotten += 1
+                    continue
                 _check_device_row(found, name, row, accepted.get(row.xfer), is_there=is_there)
     return found
 
@@ -149,7 +161,9 @@ def _check_device_row(
 
 
 def _of_gateways(
-    books: Mapping[Path, list[GatewayReceipt]], accepted: Mapping[str, ContributionRecord]
+    books: Mapping[Path, list[GatewayReceipt]],
+    accepted: Mapping[str, ContributionRecord],
+    forgotten: Forgotten,
 ) -> ReceiptsAudit:
     """Check what gateways passed down; those of tasks that were purged name no task."""
     found = ReceiptsAudit()
@@ -158,7 +172,9 @@ def _of_gateways(
             found.read += 1
             is_there = row.receipt.xfer in accepted
             name = f"{path.name}: transfer {row.receipt.xfer} of {row.device}"
-            if row.receipt.status == "accepted" and not is_there:
+            if row.receipt.status == "accepted" and not is_there and forgotten.restores:
+                found.forgotten += 1  # its round is not told; central says what it has forgotten
+            elif row.receipt.status == "accepted" and not is_there:
                 found.lost += 1
                 found.findings.append(f"{name}: receipted accepted, not in central's tables")
             if row.receipt.status not in _COUNTED and is_there:
@@ -193,6 +209,8 @@ def as_text(audit: Audit) -> str:
     for name, books in (("devices", audit.devices), ("gateways", audit.gateways)):
         if books.read or books.waiting:
             lines.append(f"{name}: {books.read} final receipts, {books.waiting} awaited")
+        if books.forgotten:
+            lines.append(f"{name}: {books.forgotten} receipted before central was restored")
     lines += [f"WRONG: {text}" for text in audit.findings]
     verdict = "the promise holds" if not audit.findings else "the promise is BROKEN"
     lines.append(f"{verdict}: lost {audit.lost}, double {audit.double}")

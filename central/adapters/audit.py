@@ -18,11 +18,15 @@ from central.adapters.store import DATABASE, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import StoredRounds, model_parts
 from central.core.rounds import Phase
 from central.core.strategies.base import Strategy, StrategyError
+from central.core.tasks import ROUNDS_AN_EPOCH, LostRounds
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from schemas.errors import WireError
+from transport.database import DatabaseCorruptError
 from transport.objects import object_path
 
 _ALL = 1 << 31
+#: What aggregating again may meet in books that are wrong.
+_UNREADABLE = (StrategyError, WireError, DatabaseCorruptError, OSError, ValueError, KeyError)
 
 
 class AuditError(Exception):
@@ -66,6 +70,26 @@ class TaskAudit:
     findings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a restore took from central: whoever was receipted for it is owed no more than this.
+
+    Attributes:
+        restores: How often central was restored.
+        given_up: Task and round of the rounds that ended without a model.
+        ranges: Rounds that central may have run and knows nothing of, by task.
+    """
+
+    restores: int
+    given_up: frozenset[tuple[str, int]]
+    ranges: Mapping[str, tuple[LostRounds, ...]]
+
+    def holds(self, task: str, number: int) -> bool:
+        """Tell whether a round is declared forgotten, or was given up with a restore."""
+        lost = any(one.first <= number <= one.last for one in self.ranges.get(task, ()))
+        return lost or (task, number) in self.given_up
+
+
 class Books:
     """Central's books for one look at them; see ``open_books``."""
 
@@ -100,6 +124,21 @@ class Books:
             for task, number in pairs.fetchall()
             for row in self._store.contributions(task, number)
         }
+
+    def forgotten(self) -> Forgotten:
+        """Return what central declares to have forgotten when it was restored from a backup."""
+        (restores,) = self._db.execute("SELECT count(*) FROM restores").fetchone()
+        if not restores:
+            return Forgotten(0, frozenset(), {})
+        tasks = [record for name in self.tasks() if (record := self._store.task(name))]
+        given_up = {
+            (task.task, record.state.number)
+            for task in tasks
+            for record in self.rounds(task)
+            if record.state.phase is Phase.ABANDONED
+        }
+        ranges = {task.task: task.progress.lost for task in tasks}
+        return Forgotten(int(restores), frozenset(given_up), ranges)
 
     def refusals(self, task: str) -> list[Refusal]:
         """Return the final noes of a task."""
@@ -141,6 +180,9 @@ class Books:
             except OSError as error:
                 found.findings.append(f"{_name(row)}: its bytes cannot be read: {error}")
                 continue
+            except DatabaseCorruptError:
+                found.findings.append(f"{_name(row)}: its bytes are not those of its digest")
+                continue
             if hashlib.sha256(data).hexdigest() != row.sha256:
                 found.findings.append(f"{_name(row)}: its bytes are not those of its digest")
 
@@ -152,7 +194,7 @@ class Books:
             number = record.state.number
             try:
                 layout, model, state = self._rounds.aggregate(task, record, state)
-            except (StrategyError, WireError, OSError, ValueError, KeyError) as error:
+            except _UNREADABLE as error:
                 found.findings.append(f"round {number}: cannot be aggregated again: {error!r}")
                 return
             found.recomputed[number] = model_parts(layout, model)[2]
@@ -252,8 +294,9 @@ def _check_totals(found: TaskAudit, task: TaskRecord) -> None:
 def _check_chain(found: TaskAudit, task: TaskRecord, rounds: list[RoundRecord]) -> None:
     """Check that round follows round, and that each begins with the last committed model."""
     numbers = [record.state.number for record in rounds]
-    if numbers != list(range(1, len(rounds) + 1)):
-        found.findings.append(f"rounds: not numbered 1 to {len(rounds)}: {numbers}")
+    expected = _numbers(task.progress.lost, len(rounds), numbers[0] if numbers else 1)
+    if numbers != expected:
+        found.findings.append(f"rounds: numbered {numbers}, must be {expected}")
     model = rounds[0].base_model_sha256 if rounds else task.model_sha256
     for record in rounds:
         if record.base_model_sha256 != model:
@@ -262,6 +305,21 @@ def _check_chain(found: TaskAudit, task: TaskRecord, rounds: list[RoundRecord]) 
         model = record.model_sha256 or model
     if model != task.model_sha256:
         found.findings.append(f"model: the task has {task.model_sha256}, its rounds give {model}")
+
+
+def _numbers(lost: tuple[LostRounds, ...], count: int, first: int = 1) -> list[int]:
+    """Return the numbers of so many rounds: one after another, but for those that were lost.
+
+    The first is 1, or the first of a later million: of a task that came after a restore.
+    """
+    numbers: list[int] = []
+    number = first if first % ROUNDS_AN_EPOCH == 1 else 1
+    while len(numbers) < count:
+        after = next((one.last + 1 for one in lost if one.first <= number <= one.last), number)
+        number = after
+        numbers.append(number)
+        number += 1
+    return numbers
 
 
 def _refused_as(refusal: Refusal) -> str:

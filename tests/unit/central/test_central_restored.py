@@ -4,8 +4,10 @@ import sqlite3
 
 import pytest
 
+from central.adapters.audit import Forgotten, _numbers
 from central.adapters.restores import mark_restored
 from central.adapters.store import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
+from central.core.tasks import LostRounds
 from tests.support.central_fixture import CentralRig
 from transport.database import open_database, transaction
 
@@ -190,3 +192,18 @@ def test_a_database_of_the_first_version_gets_the_table(tmp_path):
     assert SqliteStore(new).epoch() == 1
     new.close()
     fresh.close()
+
+
+def test_an_audit_expects_the_numbers_that_a_restore_leaves():
+    lost = (LostRounds(4, 1_000_000, "restored"), LostRounds(1_000_003, 2_000_000, "again"))
+    assert _numbers((), 3) == [1, 2, 3]
+    assert _numbers((), 2, 3_000_001) == [3_000_001, 3_000_002]
+    assert _numbers(lost, 6) == [1, 2, 3, 1_000_001, 1_000_002, 2_000_001]
+
+
+def test_only_declared_rounds_are_forgotten():
+    lost = {"t": (LostRounds(4, 1_000_000, "restored"),)}
+    forgotten = Forgotten(1, frozenset({("t", 3)}), lost)
+    held = [number for number in (2, 3, 4, 1_000_000, 1_000_001) if forgotten.holds("t", number)]
+    assert held == [3, 4, 1_000_000]
+    assert not forgotten.holds("other", 4)

@@ -140,7 +140,7 @@ def test_a_users_own_strategy_is_aggregated_again_from_its_settings(tmp_path):
         ("UPDATE payloads SET payload = zeroblob(20) WHERE device = 'b'", "not those of its"),
         (
             "UPDATE rounds SET state = json_set(state, '$.number', 7) WHERE round = 2",
-            "not numbered 1 to 2",
+            "must be [1, 2]",
         ),
         (
             "UPDATE rounds SET base_model_sha256 = model_sha256 WHERE round = 2",
