@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from central.core.strategies.fedavg import FedAvg
 from schemas.topics import Kind, TopicError, parse
 from tests.support.brokers import REPOSITORY
 from tests.support.fleet import CENTRAL, Shape, running_fleet
@@ -72,7 +73,7 @@ def drain(fleet, name, again_after_s=None):
 def check(fleet, task, rounds):
     status = fleet.complete(task)
     assert (status["committed"], status["abandoned"]) == (rounds, 0)
-    books = Books(fleet.state_dir(CENTRAL), task)
+    books = Books(fleet.state_dir(CENTRAL), task, {"slow": FedAvg})
     books.check()
     assert all(row.settled == "counted" for row in books.contributions())
     assert books.recompute() == [record.model_sha256 for record in books.committed]

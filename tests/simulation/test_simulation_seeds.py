@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from tests.simulation.__main__ import play, run_many
 from tests.simulation.ledger import ViolationError
@@ -27,7 +28,10 @@ QUICK = (
 
 @pytest.fixture(autouse=True)
 def _quiet():
+    before = structlog.get_config()
     silence_logs()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ longer.
 import os
 from dataclasses import replace
 
+import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.simulation.swarm import YEAR_S, Swarm
 from tests.simulation.world import World, silence_logs
 
-EXAMPLES = int(os.environ.get("FEDFLEET_STATEFUL_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("FEDFLEET_STATEFUL_EXAMPLES", "60"))
 picks = st.integers(0, 7)
 
 
@@ -33,6 +34,7 @@ class FleetUnderFaults(RuleBasedStateMachine):
         power_cut=st.sampled_from([0.0, 1.0]),
     )
     def begin(self, seed, devices, regions, **bad_luck):
+        self.logs = structlog.get_config()
         silence_logs()
         swarm = replace(Swarm(), devices=devices, regions=regions, **bad_luck)
         self.world = World(seed, swarm)
@@ -107,6 +109,7 @@ class FleetUnderFaults(RuleBasedStateMachine):
             self.world.settle()
         finally:
             self.world.close()
+            structlog.configure(**self.logs)
 
 
 TestFleetUnderFaults = FleetUnderFaults.TestCase

@@ -1,7 +1,7 @@
 """What the programs wrote down: central's and the devices' tables, read while they run."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from central.adapters.audit import TaskAudit, open_books
 from central.adapters.store import SqliteStore
 from central.adapters.stored_rounds import read_model
+from central.core.strategies.base import Strategy
 from central.service.records import ContributionRecord, RoundRecord, TaskRecord
 from schemas.envelope import decode_frame
 from schemas.messages import Receipt, UpdateManifest
@@ -22,8 +23,14 @@ from updates.layout import Layout
 class Books:
     """Central's database and objects, of one task."""
 
-    def __init__(self, state_dir: Path, task: str) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        task: str,
+        strategies: Mapping[str, Callable[..., Strategy]] | None = None,
+    ) -> None:
         self._state_dir = state_dir
+        self._strategies = strategies or {}
         self._path = state_dir / "central.db"
         self._task = task
 
@@ -61,7 +68,7 @@ class Books:
 
     def audit(self) -> TaskAudit:
         """What ``fedfleet audit`` finds."""
-        with open_books(self._state_dir, {}) as books:
+        with open_books(self._state_dir, self._strategies) as books:
             return books.audit(self._task)
 
     def check(self) -> None:
