@@ -141,7 +141,8 @@ class Ledger:
         world = self._world
         is_final = receipt.status in FINAL and receipt.retry_after_s is None
         if is_final and program is world.central:
-            told = (receipt.status, self._code(program, receipt))
+            is_of_no_task = (receipt.detail or "").startswith("task:")
+            told = (receipt.status, "E_UNKNOWN_TASK" if is_of_no_task else receipt.code)
             self.memory.receipted.setdefault(receipt.xfer, told)
             self._finals.add(receipt.xfer)
             self.counts[receipt.status] += 1
@@ -223,11 +224,11 @@ class Ledger:
                 self._fail("durable", f"{device.name} has no update of {(task, number)} to send")
 
     def _check_presence(self, place: str, connection: sqlite3.Connection, query: str) -> None:
-        known = self._presence[place]
-        for device, boot in connection.execute(query):
+        known, rows = self._presence[place], dict(connection.execute(query))
+        for device, boot in rows.items():
             if boot < known.get(device, 0):
                 self._fail("boots", f"{place} believes boot {boot} of {device} after a newer one")
-            known[device] = boot
+        self._presence[place] = rows  # without those that were purged
 
     def _check_gateway(self, gateway: "Program") -> None:
         query = "SELECT device, boot FROM devices"
@@ -283,14 +284,6 @@ class Ledger:
             self._fail("effect", f"{job} was never trained like that")
         elif trained.is_poison:
             self._fail("effect", f"{job} is poison and was accepted")
-
-    def _code(self, central: "Program", receipt: Receipt) -> str | None:
-        """Return a receipt's code, or that there is no such task at the time."""
-        job = self.produced.get(receipt.xfer)
-        query = "SELECT 1 FROM tasks WHERE task = ?"
-        if job is None or central.connection.execute(query, job[:1]).fetchone() is None:
-            return "E_UNKNOWN_TASK"
-        return receipt.code
 
     def _check_receipts(self, refused: dict[str, str]) -> None:
         memory = self.memory

@@ -37,8 +37,7 @@ class Person:
         """Let what was paused go on, and ask for a last task that nothing may keep from ending."""
         for name in self._messages:
             self._world.work.after(1.0, partial(self._say, name, "resume"))
-            if self._state(name) not in FINAL_STATES:
-                self._publish(Topic(Kind.TASK_SUBMIT).name, self._messages[name])
+            self._world.work.after(1.0, partial(self._submit, name))
         if self._world.swarm.probe:
             self._messages[PROBE] = self._message(PROBE)
             self._world.work.after(2.0, partial(self._submit, PROBE))
@@ -57,7 +56,9 @@ class Person:
         ]
 
     def _submit(self, name: str) -> None:
-        if self._state(name) is not None and not self._world.work.chance(0.1):
+        state = self._state(name)
+        is_enough = state in FINAL_STATES if self._world.is_healed else state is not None
+        if is_enough and not self._world.work.chance(0.1):
             return
         self._publish(Topic(Kind.TASK_SUBMIT).name, self._messages[name])
         self._world.work.after(_AGAIN_S, partial(self._submit, name))

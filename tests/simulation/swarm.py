@@ -63,13 +63,13 @@ def swarm_of(seed: int) -> Swarm:
     def sometimes(probability: float, *values: float) -> float:
         return pick(values) if rng.random() < probability else 0.0
 
-    is_large = rng.random() < 0.06
+    is_large = rng.random() < 0.04
     return Swarm(
         regions=pick((1, 2, 2)) if is_large else pick((1, 1, 1, 1, 1, 2)),
-        devices=pick((3, 4)) if is_large else pick((1, 1, 2, 2, 3)),
+        devices=pick((3, 4)) if is_large else pick((1, 1, 1, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
-        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 2)),
-        faulty_s=pick((60.0, 90.0)) if is_large else pick((12.0, 24.0, 36.0)),
+        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 2)),
+        faulty_s=pick((60.0, 90.0)) if is_large else pick((10.0, 20.0, 30.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
         delay_s=pick((0.02, 0.2, 2.0, 8.0)),
@@ -88,6 +88,6 @@ def swarm_of(seed: int) -> Swarm:
         meddle=sometimes(0.15, 0.01, 0.03),
         poison=sometimes(0.15, 0.05, 0.2),
         on_shortfall=pick(("extend", "abandon")),
-        probe=rng.random() < 0.15,
+        probe=rng.random() < 0.1,
         unlike_brokers=rng.random() < 0.3,
     )
