@@ -63,16 +63,16 @@ def swarm_of(seed: int) -> Swarm:
     def sometimes(probability: float, *values: float) -> float:
         return pick(values) if rng.random() < probability else 0.0
 
-    is_large = rng.random() < 0.04
+    is_large = rng.random() < 0.03
     return Swarm(
-        regions=pick((1, 2, 2)) if is_large else pick((1, 1, 1, 1, 1, 2)),
-        devices=pick((3, 4)) if is_large else pick((1, 1, 1, 2, 2, 3)),
+        regions=pick((1, 2, 2)) if is_large else pick((1, 1, 1, 1, 1, 1, 2)),
+        devices=pick((3, 4)) if is_large else pick((1, 1, 1, 2, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
-        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 2)),
+        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 2)),
         faulty_s=pick((60.0, 90.0)) if is_large else pick((10.0, 20.0, 30.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
-        delay_s=pick((0.02, 0.2, 2.0, 8.0)),
+        delay_s=pick((0.02, 0.2, 0.2, 2.0, 5.0)),
         crash=sometimes(0.6, 0.0005, 0.002, 0.006),
         power_cut=pick((0.0, 0.5, 1.0)),
         cut=sometimes(0.4, 0.01, 0.05),
@@ -89,5 +89,5 @@ def swarm_of(seed: int) -> Swarm:
         poison=sometimes(0.15, 0.05, 0.2),
         on_shortfall=pick(("extend", "abandon")),
         probe=rng.random() < 0.1,
-        unlike_brokers=rng.random() < 0.3,
+        unlike_brokers=rng.random() < 0.2,
     )
