@@ -5,6 +5,7 @@ A life ends at any effect; what was committed is what the next one finds.
 
 import os
 import queue
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Backup:
     at_s: float
 
 
-class Program:
+class Program(ABC):
     """One program: its disk, its lives, and its part in the world."""
 
     #: How much later than due a turn comes at most, when nothing has arrived: when all is well, and
@@ -245,11 +246,13 @@ class Program:
 
     # -- what each program is ------------------------------------------------------------------
 
+    @abstractmethod
     def _build(self) -> None:
-        raise NotImplementedError
+        """Put the program together on what is committed."""
 
+    @abstractmethod
     def _farewell(self, session: str) -> Outgoing | None:
-        raise NotImplementedError
+        """Return the last word on a session, if it has one."""
 
     def _folders(self) -> tuple[Path, ...]:
         return ()
