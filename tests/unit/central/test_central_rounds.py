@@ -216,3 +216,11 @@ def test_ends_in_order_are_not_held_against_an_aggregation():
 
 def test_a_restart_while_updates_are_awaited_changes_nothing():
     assert after(a_round(), AggregationInterrupted(was_clean=False)) == (a_round(), [])
+
+
+def test_a_deadline_further_away_than_it_ever_was_is_counted_anew():
+    """The clock was set back by years between two starts of central."""
+    state, told = after(a_round(deadline_s=1e9), TimePassed(100.0))
+    assert (state.deadline_s, told) == (160.0, [])
+    assert after(state, TimePassed(159.9)) == (state, [])
+    assert after(state, TimePassed(160.0))[0].extensions == 1

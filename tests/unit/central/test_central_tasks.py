@@ -174,3 +174,9 @@ def test_a_task_that_is_younger_than_the_restore_knows_that_lower_rounds_were_an
     assert "does not know" in tasks.lost_reason(young, 5)
     assert tasks.lost_reason(young, 1_000_002) is None
     assert tasks.lost_reason(a_task(round=9), 5) is None
+
+
+def test_the_time_to_find_devices_begins_anew_when_the_clock_was_set_back():
+    waiting = tasks.too_few(a_task(waiting_since_s=1e9), "1 fit, 2 needed", 69.0)
+    assert (waiting.state, waiting.waiting_since_s) == ("waiting", 69.0)
+    assert tasks.too_few(waiting, "1 fit, 2 needed", 129.0).state == "failed"
