@@ -52,7 +52,7 @@ simulate: setup  ## Live 10,000 simulated fleets through bad luck; SEED=n shows 
 mutants: setup  ## Plant bugs and prove that the simulation finds every one
 	@$(BIN)/python -m tests.simulation.mutate $(MUTANTS)
 
-failpoints: setup mosquitto  ## Kill the programs at every failpoint (half an hour), then print what one costs
+failpoints: setup mosquitto  ## Kill the programs at every failpoint (an hour), then print what one costs
 	$(BIN)/python -m pytest -m matrix tests/acceptance/test_acceptance_failpoint_matrix.py
 	@$(BIN)/python -m benchmarks.failpoint_cost
 
