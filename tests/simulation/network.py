@@ -27,7 +27,6 @@ from transport.topic_filters import FilterTree, matches
 #: What a broker keeps for one client that is away.
 MAX_MAILBOX = 200
 _RECONNECT_S = 5.0
-_BUDGET_MESSAGES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +129,6 @@ class SimulatedBroker:
         self._tree: FilterTree[str] = FilterTree()
         #: Tells apart letters that were under way before the broker was killed.
         self._life = 0
-
-    @property
-    def longest_mailbox(self) -> int:
-        return max((len(client.mailbox) for client in self._clients.values()), default=0)
 
     def heal(self) -> None:
         self._is_healed = True
