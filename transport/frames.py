@@ -8,7 +8,8 @@ import numpy as np
 from schemas.base import WireMessage
 from schemas.envelope import Header, encode_frame
 
-_ID_BYTES = 16
+#: Of 64 random bits each.
+_ID_WORDS = 2
 
 
 class FrameWriter:
@@ -54,7 +55,7 @@ class FrameWriter:
         """
         header = Header(
             type=cast("str", type(body).TYPE),  # type: ignore[attr-defined]
-            id=self._rng.bytes(_ID_BYTES).hex(),
+            id=self._rng.bit_generator.random_raw(_ID_WORDS).tobytes().hex(),
             ts=self._clock(),
             src=self.src,
             aud=aud,

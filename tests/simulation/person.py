@@ -11,7 +11,7 @@ from tests.simulation.network import Letter
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-_AGAIN_S = 15.0
+_AGAIN_S = 25.0
 #: Submitted when all is well again, for every device: it must be completed.
 PROBE = "probe"
 #: What central has forgotten, the person does not know: a final status may be an older one.

@@ -70,7 +70,7 @@ class Program(ABC):
 
     #: How much later than due a turn comes at most, when nothing has arrived: when all is well, and
     #: while it is not. It changes nothing that is promised.
-    lateness_s = (20.0, 3.0)
+    lateness_s = (40.0, 6.0)
 
     def __init__(self, world: "World", name: str, schema_sql: str, version: int) -> None:
         self.world = world
@@ -201,7 +201,7 @@ class Program(ABC):
         if self.world.work.trace.is_kept and isinstance(event, MessageArrived):
             self.world.note(self, f"<- {event.topic_name}")
         self.queue.put(event)
-        self.wake(self.world.work.between(0.01, 0.2))
+        self.wake(self.world.work.between(0.01, 0.8))
 
     def wake(self, in_s: float) -> None:
         """Have a turn by then."""

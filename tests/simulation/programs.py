@@ -67,7 +67,7 @@ gateway_devices.version = _version  # type: ignore[attr-defined]
 class CentralProgram(Program):
     """Central with its worker: a job at a time, some while later."""
 
-    lateness_s = (12.0, 5.0)
+    lateness_s = (20.0, 8.0)
 
     def __init__(self, world: "World") -> None:
         super().__init__(world, "central", CENTRAL_SCHEMA, CENTRAL_VERSION)
@@ -277,4 +277,4 @@ def _gateway_settings(region: str, folder: Path) -> GatewaySettings:
 
 @functools.cache
 def _device_settings(region: str, name: str, folder: Path) -> DeviceSettings:
-    return DeviceSettings(region=region, id=name, state_dir=folder, heartbeat_s=200.0)
+    return DeviceSettings(region=region, id=name, state_dir=folder, heartbeat_s=100.0)

@@ -63,17 +63,17 @@ def swarm_of(seed: int) -> Swarm:
     def sometimes(probability: float, *values: float) -> float:
         return pick(values) if rng.random() < probability else 0.0
 
-    is_large = rng.random() < 0.03
+    is_large = rng.random() < 0.02
     return Swarm(
-        regions=pick((1, 2, 2)) if is_large else pick((1, 1, 1, 1, 1, 1, 2)),
-        devices=pick((3, 4)) if is_large else pick((1, 1, 1, 2, 2, 2, 3)),
+        regions=pick((1, 2, 2)) if is_large else pick((1,) * 9 + (2,)),
+        devices=pick((3, 4)) if is_large else pick((1, 1, 1, 1, 2, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
-        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 2)),
-        faulty_s=pick((60.0, 90.0)) if is_large else pick((10.0, 20.0, 30.0)),
+        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 1, 2)),
+        faulty_s=pick((60.0, 90.0)) if is_large else pick((8.0, 15.0, 25.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
         delay_s=pick((0.02, 0.2, 0.2, 2.0, 5.0)),
-        crash=sometimes(0.6, 0.0005, 0.002, 0.006),
+        crash=sometimes(0.6, 0.001, 0.004, 0.01),
         power_cut=pick((0.0, 0.5, 1.0)),
         cut=sometimes(0.4, 0.01, 0.05),
         dumb=sometimes(0.3, 0.01, 0.03),
@@ -88,6 +88,6 @@ def swarm_of(seed: int) -> Swarm:
         meddle=sometimes(0.15, 0.01, 0.03),
         poison=sometimes(0.15, 0.05, 0.2),
         on_shortfall=pick(("extend", "abandon")),
-        probe=rng.random() < 0.1,
+        probe=rng.random() < 0.07,
         unlike_brokers=rng.random() < 0.2,
     )
