@@ -106,8 +106,13 @@ class GraphBuilder:
         names = [name or "" for name in inputs]
         while names and not names[-1]:
             names.pop()
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(operator, names, list(outputs), **given))
+        node = helper.make_node(operator, names, list(outputs))
+        node.attribute.extend(
+            helper.make_attribute(key, value)
+            for key, value in attributes.items()
+            if value is not None
+        )
+        self.nodes.append(node)
         return list(outputs)
 
     def fresh(self, base: str) -> str:

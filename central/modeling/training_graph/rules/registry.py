@@ -30,8 +30,13 @@ Rule = Callable[[GraphBuilder, onnx.NodeProto, Sequence[str | None]], Sequence[G
 #: nodes that compute the same outputs; ``builder.saved`` keeps names for the rule.
 Forward = Callable[[GraphBuilder, onnx.NodeProto], onnx.NodeProto]
 
+#: ``(builder, node)`` replaces a node while the forward graph is prepared: it emits simpler nodes
+#: that compute the same outputs under the same names. The shapes of its tensors are known.
+Rewrite = Callable[[GraphBuilder, onnx.NodeProto], None]
+
 _rules: dict[str, Rule] = {}
 _forwards: dict[str, Forward] = {}
+_rewrites: dict[str, Rewrite] = {}
 _stops: set[str] = set()
 
 
@@ -55,6 +60,16 @@ def forward(*operators: str) -> Callable[[Forward], Forward]:
     return register
 
 
+def rewrite(*operators: str) -> Callable[[Rewrite], Rewrite]:
+    """Register what replaces these operators while the forward graph is prepared."""
+
+    def register(function: Rewrite) -> Rewrite:
+        _rewrites.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
 def stop(*operators: str) -> None:
     """Register operators whose outputs are constant wherever they are differentiable."""
     _stops.update(operators)
@@ -68,6 +83,11 @@ def rules_for(operator: str) -> Rule | None:
 def forward_for(operator: str) -> Forward | None:
     """Return how an operator's forward half is emitted, None if as it is."""
     return _forwards.get(operator)
+
+
+def rewrite_for(operator: str) -> Rewrite | None:
+    """Return what replaces an operator during preparation, None if it stays."""
+    return _rewrites.get(operator)
 
 
 def stops(operator: str) -> bool:
