@@ -1,0 +1,37 @@
+"""Gradient rules of ONNX operators, one group a file; importing this package registers them."""
+
+from central.modeling.training_graph.rules.registry import (
+    ZERO,
+    Forward,
+    Gradient,
+    Rewrite,
+    Rule,
+    Zero,
+    forward,
+    forward_for,
+    rewrite,
+    rewrite_for,
+    rule,
+    rules_for,
+    stop,
+    stops,
+    supported,
+)
+
+__all__ = [
+    "ZERO",
+    "Forward",
+    "Gradient",
+    "Rewrite",
+    "Rule",
+    "Zero",
+    "forward",
+    "forward_for",
+    "rewrite",
+    "rewrite_for",
+    "rule",
+    "rules_for",
+    "stop",
+    "stops",
+    "supported",
+]
