@@ -19,14 +19,13 @@ from google.protobuf.message import DecodeError
 from central.modeling import functions
 from central.modeling.operators import FORWARD_OPERATORS
 from central.modeling.shapes import check_shapes
-from central.modeling.tensors import ITEM_BYTES, check_tensor, is_external, tensors_of
+from central.modeling.tensors import check_tensor, tensors_of
 from central.modeling.unsafe import UnsafeModelError
 from schemas.errors import shown
 from schemas.limits import MIB
 
 MAX_NODES = 20_000
 MAX_INITIALIZERS = 10_000
-#: Attributes and types nest; a model of today needs less than half of it.
 _OLDEST_OPSET, _OLDEST_IR = 7, 3
 _STANDARD = frozenset({"", "ai.onnx"})
 _SUBGRAPHS = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
@@ -85,10 +84,11 @@ def _content(path: Path, limit: int) -> bytes:
     except OSError as error:
         message = f"it cannot be read: {error.strerror}"
         raise UnsafeModelError("file", message) from error
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(number)
+        raise UnsafeModelError("file", "it is not a regular file")
     with os.fdopen(number, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafeModelError("file", "it is not a regular file")
         if status.st_size > limit:
             message = f"{status.st_size} bytes, at most {limit} are allowed"
             raise UnsafeModelError("size", message)
@@ -216,4 +216,3 @@ def _check_by_onnx(model: onnx.ModelProto) -> None:
         raise UnsafeModelError("checker", first[:300]) from error
 
 
-__all__ = ["ITEM_BYTES", "GateLimits", "UnsafeModelError", "is_external", "read_model"]

@@ -8,6 +8,7 @@ import time
 from schemas.base import WireMessage
 
 _LOOK_S = 0.5
+_GRACE_S = 5
 
 
 class ProcessLimits(WireMessage):
@@ -22,14 +23,17 @@ class ProcessLimits(WireMessage):
 
 def apply_limits(limits: ProcessLimits) -> None:
     """Bound this process; nothing lifts the bounds again."""
-    for kind, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_CORE, 0),
+    for kind, soft, hard in (
+        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+        # Above the first the signal tells why, at the second the process is killed.
+        (resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + _GRACE_S),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
-        _, hard = resource.getrlimit(kind)
-        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (bound, bound))
+        _, most = resource.getrlimit(kind)
+        bounds = (soft, hard)
+        if most != resource.RLIM_INFINITY:
+            bounds = (min(soft, most), min(hard, most))
+        resource.setrlimit(kind, bounds)
 
 
 def end_with(parent: int) -> None:

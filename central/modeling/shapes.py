@@ -40,7 +40,9 @@ def sizes(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
         value.type.tensor_type.ClearField("shape")  # a claim, not yet a fact
     del fixed.graph.value_info[:]
     try:
-        inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
+        inferred = shape_inference.infer_shapes(
+            fixed, check_type=True, strict_mode=True, data_prop=True
+        )
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise UnsafeModelError("shapes", f"they do not fit: {first[:300]}") from error
