@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from central.modeling.evaluation import Evaluator
 from central.modeling.export import export_onnx
 from central.modeling.factory import ModelFactory
+from central.service.ports import Prepared
 from learning.data.dataset import Dataset, concatenate
 from learning.data.sources import load
 from schemas.messages import DataDescription
@@ -45,11 +46,17 @@ class TorchModeler:
         """Check a task's model and its parameters by name alone."""
         self._factory.check(submission.model, submission.model_params)
 
-    def first_model(self, submission: TaskSubmission, data: DataDescription) -> tuple[Layout, F32]:
-        """Return the layout and the first parameters of a task's model, from its seed."""
-        return self._factory.describe(
+    def prepare(
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        scratch: Path,  # noqa: ARG002 - the port
+    ) -> Prepared:
+        """Return the first parameters of a task's model, from its seed."""
+        layout, vector = self._factory.describe(
             submission.model, submission.model_params, data.shape, data.classes, submission.seed
         )
+        return Prepared(layout, vector, None, "this central builds none")
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""
