@@ -46,6 +46,8 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.preparation.due",
         "central.preparation.begun",
         "central.preparation.stored",
+        "central.graph.stored",
+        "transport.object.written",
         "central.export.copied",
         "central.export.written",
         "central.export.noted",
