@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
-from central.modeling.training_graph.builder import FLOATS, GraphBuilder
+from central.modeling.training_graph.builder import GraphBuilder
 from central.modeling.training_graph.errors import UnsupportedModelError
+from central.modeling.training_graph.nodes import STANDARD_DOMAINS
+from central.modeling.training_graph.reach import reached_outputs
 from central.modeling.training_graph.rules import (
     Forward,
     Gradient,
     Zero,
     forward_for,
     rules_for,
-    stops,
 )
 
-_STANDARD = {"", "ai.onnx"}
 _SHOWN = 3
 
 
@@ -41,9 +41,11 @@ def emit_forward(
     for source in graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(source)
-        passed = _carries(builder, node)
-        builder.needed.update(passed)
-        special = forward_for(node.op_type) if passed and node.domain in _STANDARD else None
+        reached = reached_outputs(builder, node)
+        builder.needed.update(reached)
+        special = (
+            forward_for(node.op_type) if reached and node.domain in STANDARD_DOMAINS else None
+        )
         if special is None:
             builder.nodes.append(node)
         else:
@@ -81,18 +83,6 @@ def backpropagate(
     return {name: found[name] for name in targets}
 
 
-def _carries(builder: GraphBuilder, node: onnx.NodeProto) -> list[str]:
-    if builder.needed.isdisjoint(node.input):
-        return []
-    if node.domain in _STANDARD and stops(node.op_type):
-        return []
-    return [
-        name
-        for name in node.output
-        if name and builder.dtypes.get(name, onnx.TensorProto.FLOAT) in FLOATS
-    ]
-
-
 def _specially(special: Forward, builder: GraphBuilder, node: onnx.NodeProto) -> onnx.NodeProto:
     try:
         return special(builder, node)
@@ -119,7 +109,7 @@ def _pass(
 def _gradients(
     builder: GraphBuilder, node: onnx.NodeProto, outputs: Sequence[str | None]
 ) -> Sequence[Gradient]:
-    function = rules_for(node.op_type) if node.domain in _STANDARD else None
+    function = rules_for(node.op_type) if node.domain in STANDARD_DOMAINS else None
     if function is None:
         reason = "there is no gradient rule for this operator"
         raise UnsupportedModelError(reason)

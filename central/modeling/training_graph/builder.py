@@ -268,6 +268,13 @@ class GraphBuilder:
 
     # The end
 
+    def write_to(self, graph: onnx.GraphProto) -> None:
+        """Replace a graph's nodes and initializers by what was built."""
+        graph.ClearField("node")
+        graph.node.extend(self.nodes)
+        graph.ClearField("initializer")
+        graph.initializer.extend(self._initializers.values())
+
     def finish(
         self,
         name: str,

@@ -6,6 +6,9 @@ from typing import TypeVar, cast
 import onnx
 from onnx import helper
 
+#: Two spellings of the same domain.
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
 T = TypeVar("T", int, float, str, list[int], list[float])
 
 

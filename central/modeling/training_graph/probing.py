@@ -98,6 +98,7 @@ def free_batch_axis(graph: onnx.GraphProto) -> None:
 def note_shapes(model: onnx.ModelProto, runs: Sequence[Mapping[str, Array]]) -> None:
     """Write what the runs showed into the graph's ``value_info``, and into its outputs."""
     two, three = runs[0], runs[1]
+    computed = {name for node in model.graph.node for name in node.output}
     infos = {
         name: helper.make_tensor_value_info(
             name,
@@ -105,6 +106,7 @@ def note_shapes(model: onnx.ModelProto, runs: Sequence[Mapping[str, Array]]) -> 
             [_dimension(*sizes) for sizes in zip(array.shape, three[name].shape, strict=True)],
         )
         for name, array in two.items()
+        if name in computed
     }
     outputs = [infos.get(info.name, info) for info in model.graph.output]
     model.graph.ClearField("output")

@@ -1,5 +1,16 @@
 """Gradient rules of ONNX operators, one group a file; importing this package registers them."""
 
+from central.modeling.training_graph.rules import (
+    activations,
+    arithmetic,
+    elementwise,
+    indexing,
+    matmul,
+    reduction,
+    resizing,
+    shaping,
+    windows,
+)
 from central.modeling.training_graph.rules.registry import (
     ZERO,
     Forward,
@@ -18,7 +29,21 @@ from central.modeling.training_graph.rules.registry import (
     supported,
 )
 
+#: Imported for what they register.
+GROUPS = (
+    activations,
+    arithmetic,
+    elementwise,
+    indexing,
+    matmul,
+    reduction,
+    resizing,
+    shaping,
+    windows,
+)
+
 __all__ = [
+    "GROUPS",
     "ZERO",
     "Forward",
     "Gradient",
