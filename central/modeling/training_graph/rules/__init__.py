@@ -3,12 +3,17 @@
 from central.modeling.training_graph.rules import (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
+    softmax,
     windows,
 )
 from central.modeling.training_graph.rules.registry import (
@@ -33,12 +38,17 @@ from central.modeling.training_graph.rules.registry import (
 GROUPS = (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
+    softmax,
     windows,
 )
 
