@@ -9,7 +9,7 @@ from central.modeling.training_graph.rules import (
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
 )
 from central.modeling.training_graph.rules.registry import (
     ZERO,
@@ -39,7 +39,7 @@ GROUPS = (
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
 )
 
 __all__ = [
