@@ -13,8 +13,8 @@ from central.modeling.training_graph.rules import (
     reduction,
     resizing,
     shaping,
+    slicing,
     softmax,
-    windows,
 )
 from central.modeling.training_graph.rules.registry import (
     ZERO,
@@ -48,8 +48,8 @@ GROUPS = (
     reduction,
     resizing,
     shaping,
+    slicing,
     softmax,
-    windows,
 )
 
 __all__ = [
