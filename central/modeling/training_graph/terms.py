@@ -43,6 +43,14 @@ class Term:
         name = self.builder.emit("Where", condition.name, self.name, self._name_of(otherwise))
         return Term(self.builder, name, self.like)
 
+    def only(self, condition: "Term") -> "Term":
+        """Return this where the condition holds, elsewhere 0; it must be finite everywhere.
+
+        Where takes five times as long as a product with zeros and ones.
+        """
+        share = condition.apply("Cast", to=self.builder.dtype(self.like))
+        return self * share
+
     def _name_of(self, other: Operand) -> str:
         if isinstance(other, Term):
             return other.name

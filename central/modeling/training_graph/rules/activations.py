@@ -15,7 +15,7 @@ _KNEE = 3
 
 @unary("Relu")
 def _relu(g: Term, _x: Term, y: Term, _node: onnx.NodeProto) -> Term:
-    return g.where(y > 0)
+    return g.only(y > 0)
 
 
 @unary("LeakyRelu")
@@ -52,7 +52,7 @@ def _sigmoid(g: Term, _x: Term, y: Term, _node: onnx.NodeProto) -> Term:
 
 @unary("HardSigmoid")
 def _hard_sigmoid(g: Term, _x: Term, y: Term, node: onnx.NodeProto) -> Term:
-    return (g * attribute(node, "alpha", 0.2)).where((y > 0) & (y < 1))
+    return (g * attribute(node, "alpha", 0.2)).only((y > 0) & (y < 1))
 
 
 @unary("HardSwish")

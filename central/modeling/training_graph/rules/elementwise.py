@@ -118,9 +118,12 @@ def _atanh(g: Term, x: Term, _y: Term, _node: onnx.NodeProto) -> Term:
 def _clip(g: Term, x: Term, _y: Term, node: onnx.NodeProto) -> Term:
     """Nothing passes at the limits themselves: as in ReLU6, and unlike torch.clamp."""
     low, high = optional_input(node, 1), optional_input(node, 2)
-    if low:
-        g = g.where(x > Term.of(x.builder, low))
-    return g.where(x < Term.of(x.builder, high)) if high else g
+    above = x > Term.of(x.builder, low) if low else None
+    below = x < Term.of(x.builder, high) if high else None
+    if above and below:
+        return g.only(above & below)
+    inside = above or below
+    return g.only(inside) if inside else g
 
 
 @rule("Cast")
