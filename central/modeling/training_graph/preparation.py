@@ -41,12 +41,13 @@ def prepare(forward: onnx.ModelProto, trainable: Collection[str]) -> onnx.ModelP
         UnsupportedModelError: The graph cannot be converted, does not run, or has control flow,
             operators of another domain, or free axes besides the batch.
     """
-    model = _at_opset(inliner.inline_local_functions(forward))
+    inlined = inliner.inline_local_functions(forward)
+    for node in inlined.graph.node:
+        _check(node)
+    model = _at_opset(inlined)
     _drop_initialized_inputs(model.graph)
     free_batch_axis(model.graph)
     model = _fold(model, trainable)
-    for node in model.graph.node:
-        _check(node)
     for _ in range(_MAX_EXPANSIONS):
         _probe(model)
         fold_constants(model, trainable)
