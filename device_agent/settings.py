@@ -30,6 +30,9 @@ class DeviceSettings(ConnectionSettings):
     graph_cache_bytes: int = Field(
         default=256 * MIB, ge=0, description="training graphs kept for the rounds to come"
     )
+    optimizer_state_bytes: int = Field(
+        default=512 * MIB, ge=0, description="states of optimizers kept between rounds"
+    )
     backend: Literal["auto", "onnx", "torch"] = "auto"
     providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
         default=("cpu",), min_length=1, description="what onnx computes on, best first"

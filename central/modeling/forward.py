@@ -148,7 +148,9 @@ def share_training_mode(model: onnx.ModelProto, *, every: bool) -> None:
         model: Changed in place.
         every: Whether a Dropout that says nothing, or false, drops out while training as well.
     """
-    truths = {name for name, value in _constants(model.graph) if value.dtype == bool and value.all()}
+    truths = {
+        name for name, value in _constants(model.graph) if value.dtype == bool and value.all()
+    }
     dropped = [
         node
         for node in model.graph.node
@@ -193,7 +195,9 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
 
 def _free(stem: str, taken: Iterable[str]) -> str:
     known = set(taken)
-    return next(name for number in range(len(known) + 1) if (name := f"{stem}{number}") not in known)
+    return next(
+        name for number in range(len(known) + 1) if (name := f"{stem}{number}") not in known
+    )
 
 
 def _constants(graph: onnx.GraphProto) -> Iterable[tuple[str, NDArray[np.generic]]]:

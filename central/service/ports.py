@@ -270,7 +270,9 @@ class Modeler(Protocol):
             ValueError: The text names the field, the value and what is allowed.
         """
 
-    def prepare(self, submission: TaskSubmission, data: DataDescription, scratch: Path) -> Prepared:
+    def prepare(
+        self, submission: TaskSubmission, data: DataDescription, scratch: Path
+    ) -> Prepared:
         """Return the first parameters of a task's model and its training graph.
 
         The same task and data always give the same bytes.

@@ -1,7 +1,8 @@
 """Global models and training graphs: fetched once, multicast once, and repaired block by block.
 
-What is said of models holds for graphs, which never ride inline. A model that rides inline needs none of this; it lies in its assignment's frame, and is cut into
-blocks only for a device that asks for it.
+What is said of models here holds for graphs, which never ride inline. A model that rides inline
+needs none of this; it lies in its assignment's frame, and is cut into blocks only for a device
+that asks for it.
 """
 
 from regional_gateway.core.fanout import shares_model

@@ -101,6 +101,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "device.update.fsynced",
         "device.update.adopted",
     ),
+    **_acts("device", acts.stateful, "device.state.written", "device.state.stored"),
     **_acts("device", acts.cancels, "device.job.cancelled"),
     **_acts(
         "device",

@@ -52,7 +52,9 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             model = version_converter.convert_version(model, OPSET)
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
-            message = f"{version}, and it cannot be made {OPSET}: {first[:200]}; export with opset 18"
+            message = (
+                f"{version}, and it cannot be made {OPSET}: {first[:200]}; export with opset 18"
+            )
             raise UnsafeModelError("opset", message) from error
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
