@@ -59,7 +59,7 @@ class ForwardStore:
                 continue  # another process was faster
             if path.name.endswith((FORWARD, STEP)):
                 found.append((status.st_mtime_ns, status.st_size, path))
-            elif path.suffix == ".draft" and status.st_mtime < time.time() - _DRAFT_S  # noqa: TID251:
+            elif path.suffix == ".draft" and status.st_mtime < time.time() - _DRAFT_S:  # noqa: TID251 - files have that clock
                 path.unlink(missing_ok=True)  # of a process that was killed
         kept_bytes = 0
         for place, (_, size, path) in enumerate(sorted(found, reverse=True)):
