@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
 from central.modeling.training_graph.builder import Shape
-from central.modeling.training_graph.nodes import attribute, optional_input
+from central.modeling.training_graph.nodes import attribute, has_attribute, optional_input
 
 
 class Substitute:
@@ -46,6 +46,10 @@ class Substitute:
 def substitute(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Substitute | None:
     """Return what computes the same in double, None if there is nothing or a shape is unknown."""
     make = _SUBSTITUTES.get(node.op_type)
+    if attribute(node, "ceil_mode", 0) or (
+        node.op_type == "AveragePool" and has_attribute(node, "dilations")
+    ):
+        return None
     if make is None or any(name not in shapes for name in (*node.input, *node.output) if name):
         return None
     found = Substitute(node)
@@ -122,9 +126,26 @@ def _average_pool(new: Substitute, node: onnx.NodeProto, shapes: Mapping[str, Sh
     total = new.emit("ReduceSum", windows, new.constant([2]), keepdims=0)
     counts = np.full(places, float(np.prod(kernel)))
     if not attribute(node, "count_include_pad", 0):
-        inside = [np.ones(size) for size in _numbers(shapes[node.input[0]][2:])]
-        counts = np.prod(np.meshgrid(*map(_counted, inside), indexing="ij"), axis=0)
+        counts = np.prod(np.meshgrid(*_valid(node, shapes, kernel), indexing="ij"), axis=0)
     new.emit("Div", total, new.constant(counts, np.float64), output=node.output[0])
+
+
+def _valid(
+    node: onnx.NodeProto, shapes: Mapping[str, Shape], kernel: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """Return, for each axis, how many of a window's positions are no padding."""
+    inside, places = (_numbers(shapes[name][2:]) for name in (node.input[0], node.output[0]))
+    strides = attribute(node, "strides", [1] * len(kernel))
+    reach = [
+        (place - 1) * stride + size
+        for place, stride, size in zip(places, strides, kernel, strict=True)
+    ]
+    found = []
+    for axis, before in enumerate(_padding_before(node, inside, reach)):
+        start = np.arange(places[axis]) * strides[axis] - before
+        end = np.minimum(start + kernel[axis], inside[axis])
+        found.append((end - np.maximum(start, 0)).astype(np.float64))
+    return found
 
 
 def _instance_normalization(
@@ -164,6 +185,7 @@ def _numbers(shape: Shape) -> list[int]:
 
 
 _SUBSTITUTES: dict[str, Callable[[Substitute, onnx.NodeProto, Mapping[str, Shape]], None]] = {
+    "AveragePool": _average_pool,
     "Conv": _conv,
     "GlobalAveragePool": _reduction("ReduceMean"),
     "GlobalMaxPool": _reduction("ReduceMax"),
