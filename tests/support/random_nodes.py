@@ -98,7 +98,9 @@ def where(sketch, operator):
         above = sketch.add("Greater", name, sketch.constant(0.1, np.float32))
         sketch.unused.remove(above)
         other = sketch.weight(sketch.values[name].shape[1:])
-        sketch.add("Where", above, *((name, other) if sketch.rng.random() < 0.5 else (other, name)))
+        sketch.add(
+            "Where", above, *((name, other) if sketch.rng.random() < 0.5 else (other, name))
+        )
 
 
 @operator("PRelu")
@@ -165,7 +167,7 @@ def conv_transpose(sketch, operator):
     channels, *space = sketch.values[name].shape[1:]
     kernel = [int(sketch.rng.integers(2, 4)) for _ in space]
     stride = [int(sketch.rng.integers(1, 3)) for _ in space]
-    pads = [int(sketch.rng.integers(2)) for _ in space]
+    pads = [int(sketch.rng.integers(2)) if size > 1 else 0 for size in space]
     weight = sketch.weight((channels, int(sketch.rng.integers(1, 4)), *kernel), -0.5, 0.5)
     settings = {"strides": stride, "pads": pads * 2, "kernel_shape": kernel}
     sketch.add("ConvTranspose", name, weight, **settings)
@@ -263,9 +265,11 @@ def flatten(sketch, operator):
 
 @operator("Squeeze", "Unsqueeze")
 def squeeze(sketch, operator):
-    if (name := sketch.pick(2, 3)) and (wide := sketch.add("Unsqueeze", name, sketch.constant([1]))):
-        if operator == "Squeeze":
-            sketch.add("Squeeze", wide, sketch.constant([1]))
+    if not (name := sketch.pick(2, 3)):
+        return
+    wide = sketch.add("Unsqueeze", name, sketch.constant([1]))
+    if wide and operator == "Squeeze":
+        sketch.add("Squeeze", wide, sketch.constant([1]))
 
 
 @operator("Transpose")
@@ -319,7 +323,9 @@ def pad(sketch, operator):
 
 @operator("Expand")
 def expand(sketch, operator):
-    if (name := sketch.pick(2, 3)) and (wide := sketch.add("Unsqueeze", name, sketch.constant([1]))):
+    if (name := sketch.pick(2, 3)) and (
+        wide := sketch.add("Unsqueeze", name, sketch.constant([1]))
+    ):
         shape = sketch.values[wide].shape
         sketch.add("Expand", wide, sketch.constant([1, 2, *shape[2:]]))
 

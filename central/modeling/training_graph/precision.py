@@ -119,9 +119,7 @@ def in_double(
     return copy
 
 
-def with_kept_masks(
-    model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]
-) -> onnx.ModelProto:
+def with_kept_masks(model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
     """Return a copy in which dropout uses the masks of one run with ``feed``."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

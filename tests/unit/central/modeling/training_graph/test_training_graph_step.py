@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -105,11 +104,15 @@ def test_a_forward_graph_that_mixes_examples_must_not_be_padded():
 
 def test_frozen_parameters_stay_and_do_not_travel(forward):
     frozen = ("0.weight", "1.weight", "1.bias")
-    graph = build_training_graph(forward, StepSpec(momentum=0.9, frozen=("0.*", "1.*s", "1.weight")))
+    graph = build_training_graph(
+        forward, StepSpec(momentum=0.9, frozen=("0.*", "1.*s", "1.weight"))
+    )
     names = [spec.name for spec in graph.layout.tensors]
     assert names == ["1.running_mean", "1.running_var", "4.bias", "4.weight"]
     assert graph.state_size == 5 + 5 * 144
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.model.graph.initializer}
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in graph.model.graph.initializer
+    }
     assert np.array_equal(stored["0.weight"], a_network()[0].weight.detach())
     trainer = Trainer(graph, learning_rate=0.01)
     module = a_network()
@@ -138,7 +141,7 @@ def test_a_frozen_bias_behind_trained_layers_stays(forward):
 
 
 def test_freezing_everything_is_refused(forward):
-    with pytest.raises(UnsupportedModelError, match="none of its .* is left to train"):
+    with pytest.raises(UnsupportedModelError, match=r"none of its .* is left to train"):
         build_training_graph(forward, StepSpec(frozen=("*",)))
 
 
@@ -248,7 +251,7 @@ def test_every_tensor_was_verified_in_double(monkeypatch, forward):
     assert found[0].worst < 1e-4
 
 
-def dropout_model(ratio=0.5):
+def dropout_model(ratio=0.5, *, training=True):
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal(shape).astype(np.float32) / 3 for shape in ((8, 64), (64, 3))]
     graph = helper.make_graph(
@@ -264,17 +267,19 @@ def dropout_model(ratio=0.5):
         [
             *map(numpy_helper.from_array, weights, ("first", "second")),
             numpy_helper.from_array(np.array(ratio, np.float32), "ratio"),
-            numpy_helper.from_array(np.array(True), "training"),
+            numpy_helper.from_array(np.array(training), "training"),
         ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def test_dropout_drops_and_its_gradient_was_verified(monkeypatch):
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_drops_and_its_gradient_was_verified(monkeypatch, training):
+    """Also where the forward graph holds it as evaluation needs it."""
     found = []
     real = step.verify_gradients
     monkeypatch.setattr(step, "verify_gradients", lambda *a: found.append(real(*a)) or found[-1])
-    graph = build_training_graph(dropout_model(), StepSpec())
+    graph = build_training_graph(dropout_model(training=training), StepSpec())
     assert found[0].tensors == 2
     assert any(node.op_type == "Dropout" for node in graph.model.graph.node)
     trainer = Trainer(graph, learning_rate=0.0)
@@ -342,4 +347,3 @@ def test_the_figures_of_a_graph_are_counted(forward):
     assert found.may_pad
     onnx.checker.check_model(graph.model, full_check=True)
     assert session(graph.model).get_inputs()[0].name == "parameters"
-    assert onnxruntime.__version__
