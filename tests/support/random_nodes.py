@@ -167,7 +167,7 @@ def conv_transpose(sketch, operator):
     channels, *space = sketch.values[name].shape[1:]
     kernel = [int(sketch.rng.integers(2, 4)) for _ in space]
     stride = [int(sketch.rng.integers(1, 3)) for _ in space]
-    pads = [int(sketch.rng.integers(2)) for _ in space]
+    pads = [int(sketch.rng.integers(2)) if size > 1 else 0 for size in space]
     weight = sketch.weight((channels, int(sketch.rng.integers(1, 4)), *kernel), -0.5, 0.5)
     settings = {"strides": stride, "pads": pads * 2, "kernel_shape": kernel}
     sketch.add("ConvTranspose", name, weight, **settings)
@@ -265,11 +265,19 @@ def flatten(sketch, operator):
 
 @operator("Squeeze", "Unsqueeze")
 def squeeze(sketch, operator):
+<<<<<<< HEAD
     if (name := sketch.pick(2, 3)) and (
         wide := sketch.add("Unsqueeze", name, sketch.constant([1]))
     ):
         if operator == "Squeeze":
             sketch.add("Squeeze", wide, sketch.constant([1]))
+=======
+    if not (name := sketch.pick(2, 3)):
+        return
+    wide = sketch.add("Unsqueeze", name, sketch.constant([1]))
+    if wide and operator == "Squeeze":
+        sketch.add("Squeeze", wide, sketch.constant([1]))
+>>>>>>> onnx-b
 
 
 @operator("Transpose")
