@@ -131,7 +131,8 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.value_info[:]
     del made.graph.quantization_annotation[:]
     keep_inputs(made.graph)
-    for part in (made.graph, *made.graph.node, *made.graph.initializer, *made.graph.input):
+    graph = made.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.doc_string = ""
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
@@ -175,7 +176,7 @@ def name_ends(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """
     changes = {old: new for old, new in names.items() if old != new}
     taken = _all_names(model.graph)
-    for new in changes.values():
+    for new in list(changes.values()):
         if new in taken and new not in changes:
             changes[new] = _free(f"{new}_", taken)
     for node in model.graph.node:

@@ -41,12 +41,13 @@ def prepare(forward: onnx.ModelProto, trainable: Collection[str]) -> onnx.ModelP
         UnsupportedModelError: The graph cannot be converted, does not run, or has control flow,
             operators of another domain, or free axes besides the batch.
     """
-    model = _at_opset(inliner.inline_local_functions(forward))
+    inlined = inliner.inline_local_functions(forward)
+    for node in inlined.graph.node:
+        _check(node)
+    model = _at_opset(inlined)
     _drop_initialized_inputs(model.graph)
     free_batch_axis(model.graph)
     model = _fold(model, trainable)
-    for node in model.graph.node:
-        _check(node)
     for _ in range(_MAX_EXPANSIONS):
         _probe(model)
         fold_constants(model, trainable)
@@ -175,19 +176,15 @@ def _expand(model: onnx.ModelProto, operators: Collection[str]) -> onnx.ModelPro
     for node in model.graph.node:
         if node.op_type in operators:
             _fill_in_defaults(node)
-    _note_initializers(model.graph)
+    # The inliner asks for the type of every tensor, and takes no initializer's from its value.
+    known = {info.name for info in model.graph.value_info}
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.name not in known
+    )
     names = [("", operator) for operator in operators]
     return inliner.inline_selected_functions(model, names, inline_schema_functions=True)
-
-
-def _note_initializers(graph: onnx.GraphProto) -> None:
-    """Write down the initializers' types: the inliner fails where it finds none."""
-    noted = {info.name for info in graph.value_info}
-    graph.value_info.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name not in noted
-    )
 
 
 def _fill_in_defaults(node: onnx.NodeProto) -> None:

@@ -3,13 +3,19 @@
 from central.modeling.training_graph.rules import (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
+    softmax,
+    unrolling,
 )
 from central.modeling.training_graph.rules.registry import (
     ZERO,
@@ -33,13 +39,19 @@ from central.modeling.training_graph.rules.registry import (
 GROUPS = (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
+    softmax,
+    unrolling,
 )
 
 __all__ = [
