@@ -172,7 +172,9 @@ def _compute(node, feed):
     graph = helper.make_graph([_in_training(node)], "one", infos, outputs)
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return [np.asarray(value) for value in ReferenceEvaluator(model, new_ops=[Erf]).run(None, feed)]
+    return [
+        np.asarray(value) for value in ReferenceEvaluator(model, new_ops=[Erf]).run(None, feed)
+    ]
 
 
 def _in_training(node):

@@ -69,7 +69,9 @@ def _name_and_free(model: onnx.ModelProto) -> None:
     data = [value for value in inputs if value.name not in (LABELS, MASK)]
     if len(data) != 1:
         names = ", ".join(shown(value.name) for value in data[:5]) or "none"
-        raise UnsafeModelError("input", f"one input is needed, besides `labels` and `mask`; it has: {names}")
+        raise UnsafeModelError(
+            "input", f"one input is needed, besides `labels` and `mask`; it has: {names}"
+        )
     outputs = [value for value in model.graph.output if value.name != LOSS]
     if len(outputs) != 1:
         names = ", ".join(shown(value.name) for value in outputs[:5]) or "none"

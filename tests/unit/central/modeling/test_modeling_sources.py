@@ -141,7 +141,9 @@ def factory(tmp_path, monkeypatch):
     package = tmp_path / "own_models"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "nets.py").write_text(textwrap.dedent(FACTORY).replace("own_parts", "own_models.parts"))
+    (package / "nets.py").write_text(
+        textwrap.dedent(FACTORY).replace("own_parts", "own_models.parts")
+    )
     (package / "parts.py").write_text("WIDTH = 6\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield package
@@ -275,5 +277,7 @@ def test_only_a_dropout_that_is_meant_for_training_drops_out(tmp_path):
 def test_a_file_that_takes_other_examples_is_refused(tmp_path):
     made = saved(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], [weight()])
     other = made.model_copy(update={"shape": (5,)})
-    with pytest.raises(UnsafeModelError, match=r"m\.onnx: trial: it takes examples of shape \(4,\)"):
+    with pytest.raises(
+        UnsafeModelError, match=r"m\.onnx: trial: it takes examples of shape \(4,\)"
+    ):
         check_by_running(sources.build(other), other)
