@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import warnings
 
 import numpy as np
 
@@ -27,6 +28,13 @@ def blobs(n=60, shape=(4,), classes=3, seed=0):
 @functools.cache
 def forward(model, params, shape, classes, target):
     """Return a forward graph; exporting takes seconds."""
+    with warnings.catch_warnings():
+        # torch warns of dropout, which is exported as it is in training.
+        warnings.simplefilter("ignore", UserWarning)
+        return _built(model, params, shape, classes, target)
+
+
+def _built(model, params, shape, classes, target):
     return build(
         ModelRequest(
             model=model,
@@ -43,6 +51,7 @@ def make_job(  # noqa: PLR0913 - each names one part of a job
     folder,
     model="mlp",
     params=None,
+    *,
     data=None,
     round_seed=1,
     requires=None,

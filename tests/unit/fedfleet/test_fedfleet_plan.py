@@ -54,9 +54,9 @@ def test_all_meet_at_one_broker_and_keep_their_state_apart():
 def test_every_device_trains_with_the_backend_that_was_chosen(backend):
     devices = [p.argv for p in plan_of(backend=backend).services if p.argv[3] == "device"]
     assert {value_after(argv, "--backend") for argv in devices} == {backend}
-    assert {value_after(p.argv, "--backend") for p in plan_of().services if "device" in p.argv} == {
-        "onnx"
-    }
+    assert {
+        value_after(p.argv, "--backend") for p in plan_of().services if "device" in p.argv
+    } == {"onnx"}
 
 
 def test_in_a_mixed_fleet_each_region_has_devices_of_both_backends():
