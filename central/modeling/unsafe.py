@@ -39,12 +39,9 @@ class UnsafeModelError(ModelError):
     """An .onnx file is not taken.
 
     Attributes:
-        code: Stable machine-readable cause of every such refusal.
         gate: Name of the gate that refused: ``size``, ``operator``, ``shapes`` and so on.
         reason: What is in the way.
     """
-
-    code = "E_MODEL_UNSAFE"
 
     def __init__(self, gate: Gate, reason: str, file: str = "") -> None:
         where = f"{file}: " if file else ""
