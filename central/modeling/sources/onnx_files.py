@@ -84,6 +84,9 @@ def _name_and_free(model: onnx.ModelProto) -> None:
         )
     for value, gate in ((data[0], Gate.INPUT), (outputs[0], Gate.OUTPUT)):
         _free_batch(value, gate)
+    for value in inputs:
+        for axis in value.type.tensor_type.shape.dim[:1]:
+            axis.dim_param = BATCH  # of labels and mask as well
     _put_first(model.graph, data[0].name, outputs[0].name)
     name_ends(model, {data[0].name: INPUT, outputs[0].name: LOGITS})
 
