@@ -142,7 +142,7 @@ def test_a_loss_of_the_file_itself_is_trained_and_measured_but_not_written(
     spec = f"npz={tmp_path / 'held.npz'}"
     modeler = GraphModeler({"theirs": str(with_own_loss(tmp_path / "m.onnx"))}, (spec,), cache)
     (data,) = [one.dataset.description() for one in modeler._evaluators.values()]
-    submission = TaskSubmission(model="theirs", training={"loss": "model", "frozen": ("ten",)})
+    submission = TaskSubmission(model="theirs", training={"loss": "model"})
     prepared = modeler.prepare(submission, data, scratch)
     assert prepared.layout == Layout.of({"base": (4, 8), "head": (8, 3)})
     got = modeler.evaluate(submission, data, prepared.layout, prepared.vector)
