@@ -32,7 +32,9 @@ class Substitute:
     def emit(self, operator: str, *inputs: str, output: str = "", **attributes: Attribute) -> str:
         """Add a node; return its output's name."""
         name = output or f"{self._prefix}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        node = helper.make_node(operator, inputs, [name])
+        node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
+        self.nodes.append(node)
         return name
 
     def constant(self, value: ArrayLike, dtype: type = np.int64) -> str:
