@@ -15,10 +15,10 @@ from central.modeling.training_graph.reach import reached_outputs
 from central.modeling.training_graph.rules import (
     Forward,
     Gradient,
-    Zero,
     forward_for,
     rules_for,
 )
+from central.modeling.training_graph.sums import GradientSums
 
 _SHOWN = 3
 
@@ -72,15 +72,16 @@ def backpropagate(
         UnsupportedModelError: A node has no rule, a rule refuses or forgets an input, or a
             target does not influence the seeds' tensors.
     """
-    found = dict(seeds)
+    sums = GradientSums(builder, seeds)
     for node in reversed(nodes):
-        outputs = [found.get(name) for name in node.output]
+        outputs = [sums.total(name) for name in node.output]
         if any(outputs) and not builder.needed.isdisjoint(node.input):
-            _pass(builder, node, outputs, found)
-    unreached = [name for name in targets if name not in found]
+            _pass(builder, node, outputs, sums)
+    found = {name: sums.total(name) for name in targets}
+    unreached = [name for name, gradient in found.items() if gradient is None]
     if unreached:
         raise _unreached(unreached)
-    return {name: found[name] for name in targets}
+    return {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
 def _specially(special: Forward, builder: GraphBuilder, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -94,14 +95,13 @@ def _pass(
     builder: GraphBuilder,
     node: onnx.NodeProto,
     outputs: Sequence[str | None],
-    found: dict[str, str],
+    sums: GradientSums,
 ) -> None:
     try:
         gradients = _gradients(builder, node, outputs)
         for position, name in enumerate(node.input):
             if name in builder.needed:
-                gradient = gradients[position] if position < len(gradients) else None
-                _collect(builder, name, gradient, found)
+                sums.add(name, gradients[position] if position < len(gradients) else None)
     except UnsupportedModelError as error:
         raise error.at(node) from None
 
@@ -114,18 +114,6 @@ def _gradients(
         reason = "there is no gradient rule for this operator"
         raise UnsupportedModelError(reason)
     return function(builder, node, outputs)
-
-
-def _collect(builder: GraphBuilder, name: str, gradient: Gradient, found: dict[str, str]) -> None:
-    if isinstance(gradient, Zero):
-        return
-    if gradient is None:
-        reason = f"there is no gradient with respect to its input {name!r}"
-        raise UnsupportedModelError(reason)
-    total = builder.emit("Add", found[name], gradient) if name in found else gradient
-    if name in builder.shapes and name in builder.dtypes:
-        builder.describe(total, builder.shapes[name], builder.dtypes[name])
-    found[name] = total
 
 
 def _unreached(names: Sequence[str]) -> UnsupportedModelError:

@@ -7,7 +7,7 @@ import onnx
 from central.modeling.training_graph.builder import Dimension, GraphBuilder, Shape
 from central.modeling.training_graph.errors import UnsupportedModelError
 from central.modeling.training_graph.nodes import attribute, optional_input
-from central.modeling.training_graph.rules.registry import Gradient, rule
+from central.modeling.training_graph.rules.registry import Gradient, Product, rule
 
 _MATRIX = 2
 
@@ -26,7 +26,9 @@ def _gemm(
             if turned_a
             else builder.emit("Gemm", g, b, alpha=alpha, transB=1 - turned_b)
         )
-    if b in builder.needed:
+    if b in builder.needed and alpha == 1 and not turned_a:
+        found[1] = Product(g, a) if turned_b else Product(a, g)
+    elif b in builder.needed:
         found[1] = (
             builder.emit("Gemm", g, a, alpha=alpha, transA=1, transB=turned_a)
             if turned_b
@@ -66,7 +68,7 @@ def _linear(builder: GraphBuilder, node: onnx.NodeProto, g: str) -> Sequence[Gra
         if builder.rank(x) > _MATRIX:
             x = builder.emit("Reshape", x, builder.integers(-1, inside))
             g = builder.emit("Reshape", g, builder.integers(-1, outside))
-        found[1] = builder.emit("Gemm", x, g, transA=1)
+        found[1] = Product(x, g)
     return found
 
 

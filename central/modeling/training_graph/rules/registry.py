@@ -1,6 +1,7 @@
 """Where gradient rules are registered, one per operator of the standard domain."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 import onnx
@@ -16,8 +17,20 @@ class Zero(Enum):
 
 ZERO = Zero.ZERO
 
-#: The gradient of one input: a tensor's name, ZERO, or None where none is needed.
-Gradient = str | Zero | None
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The gradient of a matrix: ``left`` (rows, n) transposed, times ``right`` (rows, m).
+
+    Not computed yet: products of one matrix at several places are computed together.
+    """
+
+    left: str
+    right: str
+
+
+#: The gradient of one input: a tensor's name, a product, ZERO, or None where none is needed.
+Gradient = str | Product | Zero | None
 
 #: ``(builder, node, gradients of its outputs)`` to the gradients of its inputs, in order.
 #: A gradient of an output is None if nothing came back through it; at least one is there. The

@@ -44,6 +44,28 @@ def test_a_tensor_used_twice_by_one_node_gets_both_gradients():
     check(case)
 
 
+def test_a_matrix_used_at_several_places_is_differentiated_by_one_product():
+    body = (
+        "a = MatMul(input, w) b = Tanh(a) c = Gemm <transB = 1> (b, w) d = Sigmoid(c)"
+        " e = Gemm(d, w) f = Reshape(e, three) g = MatMul(f, w) h = ReduceMean(w)"
+        " y = Add(g, h)"
+    )
+    case = Case(
+        "shared",
+        body,
+        parameters={"w": values(3, 3)},
+        constants={"three": np.array([-1, 1, 3])},
+        torch=lambda x, w: (torch.sigmoid(torch.tanh(x @ w) @ w.T) @ w)[:, None] @ w + w.mean(),
+    )
+    check(case)
+    model = gradient_graph(prepare(case.model(), ["w"]), ["w"])
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Concat") == 2
+    stacked = {node.output[0] for node in model.graph.node if node.op_type == "Concat"}
+    (product,) = (node for node in model.graph.node if stacked.issuperset(node.input[:2]))
+    assert product.op_type == "Gemm"
+
+
 def test_a_cast_to_double_and_back_keeps_the_gradient():
     case = Case(
         "double",
