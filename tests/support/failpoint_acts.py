@@ -30,6 +30,13 @@ def many(play: Play) -> Iterator[Step]:
     yield lambda: play.until(lambda: all(is_done(play, name) for name in names))
 
 
+def many_trained(play: Play) -> Iterator[Step]:
+    """Three tasks of one round in each life, one after another: building a graph takes a while."""
+    for _ in range(TIMES):
+        yield lambda: play.submit(**SMALL, rounds=1, training=_TRAINED)
+        yield lambda: play.until(lambda: all(is_done(play, name) for name in play.tasks))
+
+
 def three(play: Play) -> Iterator[Step]:
     """Three tasks side by side, over all lives of the victim."""
     if not play.tasks:
