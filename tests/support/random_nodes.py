@@ -85,7 +85,9 @@ def binary(sketch, operator):
         other
         for node in sketch.nodes
         for other in node.output
-        if other != name and sketch.values[other].shape == shape
+        if other != name
+        and sketch.values[other].shape == shape
+        and sketch.values[other].dtype == np.float64
     ]
     kind = sketch.rng.integers(3)
     if kind == 0 and partners:

@@ -27,6 +27,7 @@ SINGLE_ONLY: Final = frozenset(
         "LayerNormalization",
         "OneHot",
         "Resize",
+        "Shrink",  # has a kernel for double, which rounds
         "Softplus",
     }
 )
