@@ -22,7 +22,7 @@ SoftmaxCrossEntropyLoss
 _SHAPING = """
 Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
 OneHot Pad Range Reshape Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth Split
-Squeeze Tile TopK Transpose Trilu Unsqueeze CenterCropPad
+ReverseSequence Squeeze Tile TopK Transpose Trilu Unsqueeze CenterCropPad
 """
 _REDUCTIONS = """
 ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin

@@ -23,7 +23,9 @@ _STANDARD = frozenset({"", "ai.onnx"})
 
 
 def forward_graph(path: Path, limits: GateLimits | None = None) -> ForwardGraph:
-    """Return the forward graph in a file; every float32 initializer is a parameter.
+    """Return the forward graph in a file; its float32 initializers are the parameters.
+
+    Those without a dimension are constants; a value that is to be trained has the shape (1,).
 
     Args:
         path: From this program's own settings or command line, never from a message.
@@ -84,6 +86,9 @@ def _name_and_free(model: onnx.ModelProto) -> None:
         )
     for value, gate in ((data[0], Gate.INPUT), (outputs[0], Gate.OUTPUT)):
         _free_batch(value, gate)
+    for value in inputs:
+        for axis in value.type.tensor_type.shape.dim[:1]:
+            axis.dim_param = BATCH  # of labels and mask as well
     _put_first(model.graph, data[0].name, outputs[0].name)
     name_ends(model, {data[0].name: INPUT, outputs[0].name: LOGITS})
 
@@ -105,11 +110,16 @@ def _put_first(graph: onnx.GraphProto, data: str, logits: str) -> None:
 
 
 def _float_tensors(model: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the float32 initializers that are finite, and those that are not: masks, say."""
+    """Return the float32 initializers that may be trained, and those that are constants.
+
+    Exporters write scales and epsilons as initializers without a dimension, and masks with
+    infinities; none of them is meant to be trained.
+    """
     found: dict[bool, list[str]] = {True: [], False: []}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor)
             if values.size:
-                found[bool(np.isfinite(values).all())].append(tensor.name)
+                is_trained = values.ndim > 0 and bool(np.isfinite(values).all())
+                found[is_trained].append(tensor.name)
     return tuple(sorted(found[True])), tuple(sorted(found[False]))

@@ -19,6 +19,7 @@ from central.modeling.training_graph.double_kernels import substitute
 SINGLE_ONLY: Final = frozenset(
     {
         "AveragePool",
+        "Celu",
         "Conv",
         "ConvTranspose",
         "Erf",
@@ -31,7 +32,7 @@ SINGLE_ONLY: Final = frozenset(
 )
 #: What running a graph raises when its data or its nodes do not fit.
 RUN_ERRORS: Final = (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException)
-_NO_KERNEL = re.compile(r"implementation for (\w+)\(")
+_NO_KERNEL = re.compile(r"(?:implementation for |of operator \()(\w+)")
 _FATAL = 4
 #: How the names of casts to float32 end: where they round, and where 0 and 1 stay what they are.
 _SINGLE, _EXACT = "/single", "/exact"
@@ -67,7 +68,7 @@ def double_session(
         doubled = in_double(model, shapes, single)
         try:
             return quiet_session(doubled), not _rounds(doubled)
-        except ort_errors.NotImplemented as error:
+        except (ort_errors.NotImplemented, ort_errors.InvalidGraph) as error:
             found = _NO_KERNEL.search(str(error))
             if found is None or found[1] in single or found[1] not in operators:
                 raise

@@ -76,17 +76,22 @@ class Direction:
     def lstm(self, hidden: Term, cell: Term) -> list[tuple[Term, Term]]:
         """Return the hidden values and the cell after each step."""
         first, second, third = self.activations
+        sizes = [self.hidden] * 3
+        looks = self.split(self.peepholes, *sizes) if self.peepholes else None
         states = []
-        looks = self.split(self.peepholes, *[self.hidden] * 3) if self.peepholes else None
         for step in self.steps:
-            gates = self.split(self.gemm(hidden, self.recurrence, step), *[self.hidden] * 4)
-            enter, leave, keep, new = gates
+            gates = self.gemm(hidden, self.recurrence, step)
             if looks:
-                enter, keep = enter + looks[0] * cell, keep + looks[2] * cell
-            cell = keep.apply(first) * cell + enter.apply(first) * new.apply(second)
+                enter, leave, keep, new = self.split(gates, self.hidden, *sizes)
+                keep = (keep + looks[2] * cell).apply(first)
+                enter = (enter + looks[0] * cell).apply(first)
+            else:  # one node for three gates
+                three, new = self.split(gates, 3 * self.hidden, self.hidden)
+                enter, leave, keep = self.split(three.apply(first).name, *sizes)
+            cell = keep * cell + enter * new.apply(second)
             if looks:
-                leave += looks[1] * cell
-            hidden = leave.apply(first) * cell.apply(third)
+                leave = (leave + looks[1] * cell).apply(first)
+            hidden = leave * cell.apply(third)
             states.append((hidden, cell))
         return states
 

@@ -103,7 +103,6 @@ def test_an_onnx_file_is_trained_evaluated_and_written_with_its_frozen_part(
     cache, scratch, tmp_path
 ):
     path = own_file(tmp_path / "theirs.onnx")
-    np.savez(tmp_path / "eval.npz", x=np.ones((6, 4), np.float32), y=np.zeros(6, np.int64))
     modeler = GraphModeler({"theirs": str(path)}, (), cache)
     submission = TaskSubmission(model="theirs", training={"frozen": ("base",)})
     prepared = modeler.prepare(submission, DATA, scratch)
@@ -115,6 +114,50 @@ def test_an_onnx_file_is_trained_evaluated_and_written_with_its_frozen_part(
     (before,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
     (after,) = onnxruntime.InferenceSession(target).run(None, {"input": x})
     np.testing.assert_allclose(after, 2 * before, rtol=1e-5)
+
+
+def with_own_loss(path):
+    """Write a file that takes labels and computes ten times the cross-entropy."""
+    model = onnx.load(own_file(path))
+    graph = model.graph
+    graph.input.append(helper.make_tensor_value_info("labels", TensorProto.INT64, ["m"]))
+    graph.output.append(helper.make_tensor_value_info("loss", TensorProto.FLOAT, []))
+    graph.node.extend(
+        [
+            helper.make_node("SoftmaxCrossEntropyLoss", ["y", "labels"], ["mean"]),
+            helper.make_node("Mul", ["mean", "ten"], ["loss"]),
+        ]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.float32(10), "ten"))
+    onnx.save_model(model, path)
+    return path
+
+
+def test_a_loss_of_the_file_itself_is_trained_and_measured_but_not_written(
+    cache, scratch, tmp_path
+):
+    x = np.random.default_rng(5).standard_normal((6, 4)).astype(np.float32)
+    y = np.array([0, 1, 2, 0, 1, 2])
+    np.savez(tmp_path / "held.npz", x=x, y=y)
+    spec = f"npz={tmp_path / 'held.npz'}"
+    modeler = GraphModeler({"theirs": str(with_own_loss(tmp_path / "m.onnx"))}, (spec,), cache)
+    (data,) = [one.dataset.description() for one in modeler._evaluators.values()]
+    submission = TaskSubmission(model="theirs", training={"loss": "model"})
+    prepared = modeler.prepare(submission, data, scratch)
+    assert prepared.layout == Layout.of({"base": (4, 8), "head": (8, 3)})
+    got = modeler.evaluate(submission, data, prepared.layout, prepared.vector)
+    values = prepared.layout.unflatten(prepared.vector)
+    logits = np.tanh(x @ values["base"]) @ values["head"]
+    shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert got["loss"] == pytest.approx(-10 * shifted[np.arange(6), y].mean(), rel=1e-5)
+    assert got["accuracy"] == pytest.approx((logits.argmax(axis=1) == y).mean())
+    target = tmp_path / "final.onnx"
+    modeler.export(submission, data, prepared.layout, prepared.vector, target)
+    graph = onnx.load(target).graph
+    assert ([one.name for one in graph.input], [one.name for one in graph.output]) == (
+        ["input"],
+        ["logits"],
+    )
 
 
 def test_a_file_that_cannot_be_trained_is_refused_with_the_reason(cache, scratch, tmp_path):

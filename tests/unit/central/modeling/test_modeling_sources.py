@@ -257,11 +257,13 @@ def test_an_operator_that_opset_18_lacks_is_told(tmp_path):
         sources.build(saved(tmp_path / "m.onnx", nodes, [weight()], opset=20))
 
 
-def test_a_mask_that_is_not_finite_is_no_parameter(tmp_path):
+def test_masks_and_scales_of_an_exporter_are_no_parameters(tmp_path):
     mask = numpy_helper.from_array(np.array([0, 0, -np.inf], np.float32), "mask_")
-    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "mask_"], ["y"])]
-    forward = sources.build(saved(tmp_path / "m.onnx", nodes, [weight(), mask]))
-    assert (forward.parameters, forward.fixed) == (("w",), ("mask_",))
+    scale = numpy_helper.from_array(np.float32(0.5), "scale")
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "mask_"], ["m"]),
+             node("Mul", ["m", "scale"], ["y"])]  # fmt: skip
+    forward = sources.build(saved(tmp_path / "m.onnx", nodes, [weight(), mask, scale]))
+    assert (forward.parameters, forward.fixed) == (("w",), ("mask_", "scale"))
 
 
 def test_a_file_with_a_batch_of_one_is_freed_where_its_graph_allows(tmp_path):
