@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from central.core.rounds import Phase
-from central.service.ports import Catalog, Job, Objects, Store
+from central.service.ports import Catalog, Job, Objects, PrepareModel, Store
 from central.service.records import RoundRecord, TaskRecord
 from schemas.base import WireMessage
 from schemas.messages import ControlNote, Receipt
@@ -57,6 +57,7 @@ class Desk:
     #: Asked for the messages that could not be handled.
     parked: Callable[[], ParkedSummary] = nothing_parked
     _layouts: dict[str, Layout] = field(default_factory=dict)
+    _in_hand: set[str] = field(default_factory=set)
 
     def touch(self, task: str, *, urgent: bool = True) -> None:
         """Note that a task's status changed."""
@@ -108,7 +109,12 @@ class Desk:
     def take_jobs(self) -> list[Job]:
         """Return the jobs that are due and forget them here."""
         jobs, self.jobs = self.jobs, []
+        self._in_hand.update(map(_task_of, jobs))
         return jobs
+
+    def is_in_hand(self, task: str) -> bool:
+        """Tell whether a job of a task was begun in this life of central."""
+        return task in self._in_hand or task in map(_task_of, self.jobs)
 
     def to_gateway(
         self,
@@ -132,3 +138,7 @@ class Desk:
         note = ControlNote(action="cancel", task=task)
         for gateway in self.store.gateways():
             yield self.to_gateway(gateway.region, Kind.CONTROL, note)
+
+
+def _task_of(job: Job) -> str:
+    return job.task if isinstance(job, PrepareModel) else job.task.task

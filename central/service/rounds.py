@@ -194,6 +194,8 @@ class Rounds:
                 self.give_up(task, fault, now_s)
                 failed = replace(task, progress=tasks.fail(task.progress, fault))
                 yield from self._openings.end_if_final(failed, now_s)
+            elif self._desk.is_in_hand(task.task):
+                continue  # its message came before the word that we are connected
             elif task.progress.step == "round":
                 event = core.AggregationInterrupted(was_clean=was_clean)
                 yield from self.on_event(task.task, task.progress.round, event, now_s)

@@ -12,7 +12,7 @@ import numpy as np
 from fedfleet.tables import table
 from tests.support.brokers import ProcessBroker
 from tests.support.failpoint_choices import EVERY_TURN, ONCE_A_LIFE, act_of
-from tests.support.failpoint_play import DEVICES, GATEWAY, REGION, Play, describe, is_done
+from tests.support.failpoint_play import DEVICES, GATEWAY, REGION, SMALL, Play, describe, is_done
 from tests.support.fleet import CENTRAL, Fleet, Shape
 from tests.support.fleet_books import Books, device_jobs, receipts
 from tests.support.fleet_watch import Tap
@@ -28,6 +28,7 @@ _ARMED_S = 60.0
 _EXPORTS_S = 400.0
 _ONCE_S = 3.0
 _COMPLETE_S = 120.0
+_FIRST = {**SMALL, "task": "first", "data": "tiny", "rounds": 1, "min_clients": len(DEVICES)}
 _AGAIN_S = 2.0
 _EXAMPLES = 600
 _FEATURES = 64
@@ -312,6 +313,8 @@ def running_matrix(
         central.mkdir(parents=True)
         (central / "models").touch()  # a file: nothing can be written into it
         fleet.start()
+        # Central builds the forward graph of a model once, which takes long beside a busy fleet.
+        fleet.complete(fleet.submit(_FIRST), within_s=_COMPLETE_S)
         tap = Tap(broker.port, "fl/v1/+/+/dn/rcpt/+")
         try:
             yield Matrix(fleet, tap)

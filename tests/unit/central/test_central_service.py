@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from central.adapters.stored_rounds import read_model
+from central.service.orchestrator import Orchestrator
 from central.service.ports import JobFailed
 from central.service.records import Refusal
 from schemas.envelope import decode_frame
@@ -796,3 +797,13 @@ def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
     assert rig.newest().round == 2
     assert rig.status("t").history[0].metrics == {}
     rig.connection.close()
+
+
+def test_a_task_that_comes_before_the_word_of_the_connection_was_not_interrupted(rig):
+    """The broker kept its message: it may be handled first, and its model is prepared once."""
+    rig.fleet("a", "b", "c")
+    rig.handler = Orchestrator(rig.desk, rig.worker, keep_task_s=1e9)
+    rig.submit(task="t", cohort=3)
+    rig.event(Connected("main"))
+    assert rig.store.task("t").progress.interruptions == 0
+    assert len(rig.worker.waiting) == 1
