@@ -3,7 +3,7 @@
 They are made in an environment of their own, with Python 3.12 and from this directory::
 
     python3.12 -m venv /tmp/jax
-    /tmp/jax/bin/pip install jax==0.12.0.1 jax2onnx==0.17.1 onnx==1.23.2
+    /tmp/jax/bin/pip install jax==0.12.0.1 flax==0.12.12 jax2onnx==0.17.1 onnx==1.23.2
     /tmp/jax/bin/python make_jax.py
 
 The models are plain functions of their parameters; jax2onnx writes what they close over as
@@ -17,6 +17,7 @@ import framework_records as records
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import lax
 from jax2onnx import to_onnx
 
@@ -36,7 +37,8 @@ MLP_SHAPES = {"w1": (10, 12), "b1": (12,), "w2": (12, 8), "b2": (8,), "w3": (8, 
 def cnn(params: Params, x: jax.Array) -> jax.Array:
     """Return the logits of two convolutions (SAME, strided), a pooling and a dense layer."""
     hidden = jax.nn.relu(convolved(x, params["k1"], 1) + params["b1"])
-    hidden = lax.reduce_window(hidden, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    # Written with lax.reduce_window it would be a MaxPool over four axes, which no runtime takes.
+    hidden = nnx.max_pool(hidden, window_shape=(2, 2), strides=(2, 2))
     hidden = jax.nn.sigmoid(convolved(hidden, params["k2"], 2) + params["b2"])
     return hidden.mean((1, 2)) @ params["w"] + params["b"]
 
