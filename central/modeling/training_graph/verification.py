@@ -1,0 +1,186 @@
+"""Every gradient that is built is held against finite differences of the loss it belongs to.
+
+A random direction of +-1 in one tensor at a time: the loss must change along it as the gradient
+says. onnxruntime computes both, in double precision if it has the kernels, so that the check
+needs nothing but the graph itself. Masks of dropout are those of one run, kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from central.modeling.training_graph import names
+from central.modeling.training_graph.errors import UnsupportedModelError
+from central.modeling.training_graph.flat import FlatVector
+from central.modeling.training_graph.precision import (
+    RUN_ERRORS,
+    double_session,
+    quiet_session,
+    with_kept_masks,
+)
+from central.modeling.training_graph.sampling import Feed, sample
+from updates.arrays import F32, F64
+
+_BATCH = 4
+_DIRECTIONS = 2
+_NOISE = 0.05
+_SMALLEST_SCALE = 1e-2
+#: Tried for whole numbers in turn, until no table is read beyond its end.
+_BOUNDS = (256, 64, 16, 4, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How a finite difference is taken, and how close it must come.
+
+    Attributes:
+        steps: Lengths to try, relative to the tensor's root mean square.
+        relative: Largest error, as a fraction of the gradient's norm.
+        noise: Rounding error of a loss of 1.
+    """
+
+    steps: tuple[float, ...]
+    relative: float
+    noise: float
+
+
+DOUBLE = Tolerance((1e-5, 1e-6, 1e-4, 1e-7), 1e-3, 1e-14)
+#: Where some operators compute in float32.
+MIXED = Tolerance((3e-3, 1e-3, 1e-2, 3e-2), 2e-2, 1e-7)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found right.
+
+    Attributes:
+        tensors: How many tensors were looked at.
+        is_double: Whether all of the graph was computed in double precision.
+        worst: Largest error of a difference, as a fraction of the gradient's norm.
+    """
+
+    tensors: int
+    is_double: bool
+    worst: float
+
+
+def verify_gradients(
+    model: onnx.ModelProto, flat: FlatVector, first: F32, classes: int | None = None
+) -> Verification:
+    """Check the gradient of every trainable tensor.
+
+    Args:
+        model: From ``parameters`` and the data to ``gradient`` and ``loss``.
+        flat: Where the tensors lie.
+        first: Parameters near which is checked.
+        classes: Labels are below it; None where they are no classes.
+
+    Raises:
+        UnsupportedModelError: A gradient is wrong or not finite, or the graph cannot be run.
+    """
+    rng = np.random.default_rng(0)
+    probe = _Probe.of(model, _moved(first, flat, rng), rng, classes)
+    gradient = probe.gradient()
+    places = flat.trainable_slices()
+    worst = 0.0
+    for name, span in flat.slices().items():
+        for _ in range(_DIRECTIONS):
+            error = probe.error(span, gradient[places[name]], rng)
+            if not error <= probe.tolerance.relative:
+                raise _wrong(name, error)
+            worst = max(worst, error)
+    return Verification(len(places), probe.tolerance is DOUBLE, worst)
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    session: onnxruntime.InferenceSession
+    feed: Feed
+    tolerance: Tolerance
+
+    @classmethod
+    def of(
+        cls, model: onnx.ModelProto, point: F32, rng: np.random.Generator, classes: int | None
+    ) -> "_Probe":
+        feed = _usable_feed(model, point, rng, classes)
+        session, is_double = double_session(with_kept_masks(model, feed))
+        doubled = {
+            name: value.astype(np.float64) if value.dtype == np.float32 else value
+            for name, value in feed.items()
+        }
+        return cls(session, doubled, DOUBLE if is_double else MIXED)
+
+    def gradient(self) -> F64:
+        (gradient,) = self.session.run([names.GRADIENT], self.feed)
+        return np.asarray(gradient, np.float64)
+
+    def error(self, span: slice, gradient: F64, rng: np.random.Generator) -> float:
+        """Return the smallest error of all step lengths, as a fraction of the norm."""
+        point = self.feed[names.PARAMETERS]
+        direction = np.zeros_like(point)
+        direction[span] = rng.choice([-1.0, 1.0], gradient.size)
+        expected = float(direction[span] @ gradient)
+        norm = float(np.linalg.norm(gradient))
+        scale = max(float(np.sqrt(np.mean(point[span] ** 2))), _SMALLEST_SCALE)
+        best = np.inf
+        for step in self.tolerance.steps:
+            measured, noise = self._slope(point, direction, step * scale)
+            excess = max(abs(measured - expected) - noise, 0.0)
+            best = min(best, excess / norm if norm else (np.inf if excess else 0.0))
+            if best <= self.tolerance.relative:
+                break
+        return best
+
+    def _slope(self, point: F64, direction: F64, length: float) -> tuple[float, float]:
+        """Return the central difference and how far rounding may move it."""
+        after, before = (self._loss(point + sign * length * direction) for sign in (1, -1))
+        noise = self.tolerance.noise * max(1.0, abs(after)) / length
+        return (after - before) / (2 * length), noise
+
+    def _loss(self, parameters: F64) -> float:
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        feed = {**self.feed, names.PARAMETERS: parameters}
+        return float(self.session.run([names.LOSS], feed, options)[0])
+
+
+def _usable_feed(
+    model: onnx.ModelProto, point: F32, rng: np.random.Generator, classes: int | None
+) -> Feed:
+    session = quiet_session(model)
+    labels = {} if classes is None else {names.LABELS: classes}
+    problem: Exception | None = None
+    for bound in _BOUNDS:
+        below = {names.INPUT: bound, names.LABELS: bound, **labels}
+        feed = {**sample(model, rng, _BATCH, below), names.PARAMETERS: point}
+        try:
+            loss, gradient = session.run([names.LOSS, names.GRADIENT], feed)
+        except RUN_ERRORS as error:
+            problem = error
+            continue
+        if np.isfinite(loss) and np.isfinite(gradient).all():
+            return feed
+        reason = "its loss or gradient is not finite on random data"
+        raise UnsupportedModelError(reason, "check its initial values")
+    reason = f"its training graph does not run: {problem}"
+    raise UnsupportedModelError(reason)
+
+
+def _moved(first: F32, flat: FlatVector, rng: np.random.Generator) -> F32:
+    """Leave points where a gradient is zero by symmetry, such as a last layer of zeros."""
+    point = first.copy()
+    for span in flat.slices().values():
+        values = point[span]
+        scale = max(float(np.sqrt(np.mean(values**2))), 1.0 if not values.any() else 0.0)
+        point[span] += (_NOISE * scale * rng.standard_normal(values.size)).astype(np.float32)
+    return point
+
+
+def _wrong(name: str, error: float) -> UnsupportedModelError:
+    reason = (
+        f"the gradient of {name!r} disagrees with finite differences of the loss by {error:.2g} "
+        "of its norm"
+    )
+    return UnsupportedModelError(reason)
