@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from central.modeling.training_graph import StepSpec, build_training_graph
-from learning.graph_file import encode_graph
 
 from benchmarks.training.forward import forward_graph
 from benchmarks.training.models import TIMED
+from central.modeling.training_graph import StepSpec, build_training_graph
+from learning.graph_file import encode_graph
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training
 

@@ -17,21 +17,21 @@ from pathlib import Path
 
 import click
 import numpy as np
-from central.modeling.training_graph import StepSpec, build_training_graph
 from device_agent.training.onnx_trainer import OnnxTrainer
-from learning.graph_file import encode_graph
 
 from benchmarks.training.forward import forward_graph
-from benchmarks.training.models import TIMED
+from benchmarks.training.models import TIMED, Subject
 from benchmarks.training.pages import markdown_table, put_section
 from central.core.strategies.base import Contribution, Contributions
 from central.core.strategies.fedavg import FedAvg
+from central.modeling.training_graph import StepSpec, build_training_graph
 from device_agent.service.ports import Trainer, TrainingRequest
 from device_agent.training.torch_trainer import TorchTrainer
 from fedfleet.tables import table
 from learning.data.dataset import Dataset
 from learning.data.sources import load
 from learning.data.splits import shard
+from learning.graph_file import encode_graph
 from learning.models import parameters, registry
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training
@@ -58,24 +58,26 @@ class Start:
     """What the fleets of one seed share.
 
     Attributes:
+        model: Name of a built-in model.
         devices: Each device's data.
         layout: Of the parameters.
         vector: The first parameters, shape ``(layout.size,)``.
         seed: Of data, parameters and batches.
     """
 
+    model: str
     devices: Sequence[Dataset]
     layout: Layout
     vector: F32
     seed: int
 
     @classmethod
-    def of(cls, whole: Dataset, seed: int) -> "Start":
+    def of(cls, model: str, whole: Dataset, seed: int) -> "Start":
         """Deal the data out and draw the parameters."""
-        module = registry.build(MODEL, {}, whole.x.shape[1:], whole.classes, seed)
+        module = registry.build(model, {}, whole.x.shape[1:], whole.classes, seed)
         layout = Layout.of(parameters.shapes_of(module))
         devices = [shard(whole, index, DEVICES, ALPHA, seed) for index in range(1, DEVICES + 1)]
-        return cls(devices, layout, layout.flatten(parameters.read(module)), seed)
+        return cls(model, devices, layout, layout.flatten(parameters.read(module)), seed)
 
 
 class Fleet:
@@ -110,10 +112,10 @@ class Fleet:
         )  # fmt: skip
 
 
-def write_graph(file: Path, training: Training) -> Layout:
-    """Write the training graph as it travels; return its layout."""
+def write_graph(file: Path, subject: Subject, training: Training) -> Layout:
+    """Write a model's training graph as it travels; return its layout."""
     spec = StepSpec(momentum=training.momentum)
-    made = build_training_graph(forward_graph(TIMED[MODEL]), spec)
+    made = build_training_graph(forward_graph(subject), spec)
     file.write_bytes(encode_graph(made.model.SerializeToString()))
     return made.layout
 
@@ -122,7 +124,7 @@ def accuracy(start: Start, vector: F32, held_out: Dataset) -> float:
     """Return the share of the held-out examples that the model gets right, in percent."""
     import torch  # noqa: PLC0415
 
-    module = registry.build(MODEL, {}, held_out.x.shape[1:], held_out.classes).eval()
+    module = registry.build(start.model, {}, held_out.x.shape[1:], held_out.classes).eval()
     parameters.write(module, start.layout.unflatten(vector))
     right = 0
     with torch.inference_mode():
@@ -137,7 +139,7 @@ def accuracy(start: Start, vector: F32, held_out: Dataset) -> float:
 def plan_for(start: Start, whole: Dataset, training: Training) -> TrainingPlan:
     """Return the plan that every device of a seed gets."""
     return TrainingPlan(
-        model=MODEL,
+        model=start.model,
         input_shape=whole.x.shape[1:],
         classes=whole.classes,
         parameters=start.layout.size,
@@ -196,10 +198,10 @@ def main(  # noqa: PLR0913, PLR0917
     training = Training(steps=steps, batch_size=32, learning_rate=0.05)
     out.mkdir(parents=True, exist_ok=True)
     graph = (out / "fedavg-graph").resolve()
-    layout = write_graph(graph, training)
+    layout = write_graph(graph, TIMED[MODEL], training)
     rows, spreads = [], []
     for seed in range(1, seeds + 1):
-        start = Start.of(whole, seed)
+        start = Start.of(MODEL, whole, seed)
         if start.layout != layout:
             message = "the graph and the module have different parameters"
             raise click.ClickException(message)
