@@ -175,13 +175,19 @@ def _expand(model: onnx.ModelProto, operators: Collection[str]) -> onnx.ModelPro
     for node in model.graph.node:
         if node.op_type in operators:
             _fill_in_defaults(node)
-    # The inliner finds the types of initializers only where they are written out.
-    model.graph.value_info.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in model.graph.initializer
-    )
+    _note_initializers(model.graph)
     names = [("", operator) for operator in operators]
     return inliner.inline_selected_functions(model, names, inline_schema_functions=True)
+
+
+def _note_initializers(graph: onnx.GraphProto) -> None:
+    """Write down the initializers' types: the inliner fails where it finds none."""
+    noted = {info.name for info in graph.value_info}
+    graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in noted
+    )
 
 
 def _fill_in_defaults(node: onnx.NodeProto) -> None:
