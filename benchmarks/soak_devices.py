@@ -19,9 +19,10 @@ import numpy as np
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import open_store
 from device_agent.adapters.worker import TrainingWorker
-from device_agent.app import DATABASE, Device, compose
+from device_agent.app import DATABASE, STATES, Device, compose
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import Trainer, TrainingRequest, TrainingResult
 from device_agent.settings import DeviceSettings
@@ -55,7 +56,7 @@ class PlayedTrainer:
         return TrainingResult(delta, num_examples=max(1, len(request.data)))
 
 
-def _trainer_for(_plan: TrainingPlan) -> Trainer:
+def _trainer_for(_plan: TrainingPlan, _backend: str) -> Trainer:
     return PlayedTrainer()
 
 
@@ -89,7 +90,15 @@ class PlayedDevice:
         objects = ObjectStore(settings.state_dir)
         scratch = settings.state_dir / "parts"
         worker = TrainingWorker(
-            JobRun(settings.id, self._data, objects, _trainer_for, scratch), events
+            JobRun(
+                settings.id,
+                self._data,
+                objects,
+                _trainer_for,
+                scratch,
+                OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes),
+            ),
+            events,
         )
         session = PahoSession(
             settings.broker,

@@ -19,7 +19,7 @@ from central.adapters.jobs import EXPORTED, Jobs, reader_of
 from central.adapters.store import DATABASE, MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import read_model
 from central.adapters.worker import Workers
-from central.modeling.modeler import TorchModeler
+from central.modeling.modeler import GraphModeler
 from central.service.announcements import state_message
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
@@ -58,6 +58,7 @@ StartError = (
 
 MODELS = "models"
 OBJECTS = "objects"
+FORWARD = "forward"
 _DAY_S = 86_400.0
 _LOOKED_BACK = 3
 
@@ -88,7 +89,8 @@ def run(settings: CentralSettings) -> int:
 
 def _serve(settings: CentralSettings) -> int:
     strategies = load_strategies(settings.strategies)
-    modeler = TorchModeler(settings.models, settings.eval_data)
+    cache = settings.model_cache or settings.state_dir / FORWARD
+    modeler = GraphModeler(settings.models, settings.eval_data, cache)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
@@ -101,7 +103,7 @@ def _serve(settings: CentralSettings) -> int:
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
-        exporter = ExportProcess(settings.models)
+        exporter = ExportProcess(settings.models, cache)
         reader, models = reader_of(database), settings.state_dir / MODELS
         jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
         worker = Workers(events, jobs.work)
@@ -175,8 +177,9 @@ def export(
     elif is_exported(state_dir, task, record.model_sha256):
         shutil.copyfile(state_dir / MODELS / task / "model.onnx", target)
     else:
-        modeler = TorchModeler({}, ())
-        modeler.export(record.submission, record.plan.data, lambda: read_model(source)[1], target)
+        modeler = GraphModeler({}, (), state_dir / FORWARD)
+        layout, vector = read_model(source)
+        modeler.export(record.submission, record.plan.data, layout, vector, target)
     return {
         "task": task,
         "committed": record.progress.committed,

@@ -1,5 +1,7 @@
 """Settings of central."""
 
+from pathlib import Path
+
 from pydantic import AliasChoices, Field
 
 from schemas.tasks import Name
@@ -7,13 +9,18 @@ from transport.settings import ConnectionSettings
 
 
 class CentralSettings(ConnectionSettings):
-    """``models`` and ``strategies`` are the only code that a task may name."""
+    """``models`` and ``strategies`` are the only code and files that a task may name."""
 
     min_clients: int = Field(
         default=2, ge=1, validation_alias=AliasChoices("min_clients", "MIN_CLIENTS")
     )
     eval_data: tuple[str, ...] = Field(default=(), description="held-out sets, as a device's data")
-    models: dict[Name, str] = Field(default_factory=dict, description="NAME: package.module:fn")
+    models: dict[Name, str] = Field(
+        default_factory=dict, description="NAME: package.module:fn, or path/to/file.onnx"
+    )
+    model_cache: Path | None = Field(
+        default=None, description="folder of forward graphs; default: in the state directory"
+    )
     strategies: dict[Name, str] = Field(
         default_factory=dict, description="NAME: package.module:fn"
     )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -19,6 +18,7 @@ import structlog
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
 from device_agent.adapters.worker import TrainingWorker
@@ -36,6 +36,7 @@ from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from device_agent.settings import DeviceSettings
 from device_agent.training import backends
+from device_agent.training.onnx_runtime import Providers, find_providers
 from learning.data.dataset import DataError, Dataset
 from learning.models.architectures import names as model_names
 from schemas.topics import Address, device_filters
@@ -74,6 +75,8 @@ StartError = (
 )
 
 _SESSION = "main"
+#: Folder of optimizers' states in the state directory.
+STATES = "optimizer"
 
 _LOG = structlog.get_logger()
 
@@ -124,12 +127,16 @@ def run(settings: DeviceSettings) -> int:
 def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
-    trainer_for = partial(
-        backends.trainer_for, allow_list=settings.models, threads=settings.threads
-    )
-    job_run = JobRun(settings.id, data, objects, trainer_for, settings.state_dir / "parts")
+    available = backends.installed(settings.backend)
+    providers = find_providers(settings.providers) if backends.ONNX in available else Providers()
+    if providers.fallback is not None:
+        _LOG.warning("provider_missing", asked=settings.providers, reason=providers.fallback)
+    trainers = backends.Trainers(available, settings.models, settings.threads, providers.names)
+    parts = settings.state_dir / "parts"
+    states = OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes)
+    job_run = JobRun(settings.id, data, objects, trainers.of, parts, states)
     worker = TrainingWorker(job_run, events)
-    machine = LocalMachine(backends.installed())
+    machine = LocalMachine(available, providers if backends.ONNX in available else None)
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
         device = Device(settings, data, policy, connection, objects, machine, worker)
         try:
@@ -192,6 +199,7 @@ def compose(
             worker=device.worker,
             boots=SqliteBoots(device.connection),
             set_will=set_will,
+            graph_bytes=settings.graph_cache_bytes,
         )
     )
     set_will(births.death(LOST))

@@ -37,6 +37,18 @@ from transport.settings import SettingsError
 @click.option(
     "--outbox-quota-bytes", type=int, help="Most bytes of updates kept until their receipt."
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnx", "torch"]),
+    help="What it trains with; default auto: onnx where it is installed, then torch.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    multiple=True,
+    help="What onnx computes on, best first; repeatable; default cpu.",
+)
 @click.option("--threads", type=int, help="Threads of one training step; default 1.")
 @click.option(
     "--config",
@@ -46,7 +58,8 @@ from transport.settings import SettingsError
 def device(config: Path | None, **flags: object) -> None:
     """Run one device agent: it keeps its data and sends what it learned from it."""
     try:
-        settings = DeviceSettings.load(config, **{**flags, "data": flags["data"] or None})
+        repeated = {name: flags[name] or None for name in ("data", "providers")}
+        settings = DeviceSettings.load(config, **{**flags, **repeated})
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     from device_agent import app  # noqa: PLC0415 - numpy and paho only once they are needed

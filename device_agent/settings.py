@@ -1,6 +1,7 @@
 """Settings of a device agent."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -25,5 +26,15 @@ class DeviceSettings(ConnectionSettings):
     heartbeat_s: float = Field(default=30.0, ge=1, le=3600)
     outbox_quota_bytes: int = Field(
         default=512 * MIB, ge=MIB, description="updates kept until their receipt"
+    )
+    graph_cache_bytes: int = Field(
+        default=256 * MIB, ge=0, description="training graphs kept for the rounds to come"
+    )
+    optimizer_state_bytes: int = Field(
+        default=512 * MIB, ge=0, description="states of optimizers kept between rounds"
+    )
+    backend: Literal["auto", "onnx", "torch"] = "auto"
+    providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
+        default=("cpu",), min_length=1, description="what onnx computes on, best first"
     )
     threads: int = Field(default=1, ge=1, le=256, description="for one training step")

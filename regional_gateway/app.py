@@ -12,7 +12,13 @@ from itertools import count
 import numpy as np
 import structlog
 
-from regional_gateway.adapters.store import DATABASE, SCHEMA, SCHEMA_VERSION, SqliteStore
+from regional_gateway.adapters.store import (
+    DATABASE,
+    MIGRATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SqliteStore,
+)
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.service.links import DOWNLINK, UPLINK, gateway_source
 from regional_gateway.service.parts import Fittings, Limits, Parts, build
@@ -73,7 +79,7 @@ def run(settings: GatewaySettings) -> int:
     with (
         StateLock(settings.state_dir),
         explained(database),
-        closing(open_database(database, SCHEMA, SCHEMA_VERSION)) as connection,
+        closing(open_database(database, SCHEMA, SCHEMA_VERSION, MIGRATIONS)) as connection,
     ):
         return _serve(settings, connection)
 

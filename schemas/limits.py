@@ -24,6 +24,8 @@ MAX_WANT = 64
 
 #: The largest object (a model or an update) that any program agrees to receive.
 MAX_OBJECT_BYTES = 4 * 1024 * MIB
+#: The largest training graph, as it travels: its digests share a frame with those of a model.
+MAX_GRAPH_BYTES = 1024 * MIB
 #: A manifest's tail carries one SHA-256 (32 bytes) a chunk.
 MAX_CHUNKS = 16384
 #: Clients in one assignment to one region; their ids, and those of the clients whose updates

@@ -16,6 +16,7 @@ from schemas.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_COHORT,
+    MAX_GRAPH_BYTES,
     MAX_INLINE_BYTES,
     MAX_OBJECT_BYTES,
     MAX_WANT,
@@ -92,6 +93,9 @@ class Capabilities(WireMessage):
     cores: int = Field(default=1, ge=1)
     accelerator: Name | None = None
     battery_percent: int | None = Field(default=None, ge=0, le=100)
+    #: What the onnx backend computes on, best first, and why not on what its owner asked for.
+    providers: tuple[Name, ...] = Field(default=(), max_length=8)
+    fallback: Text | None = None
 
 
 class DeviceState(WireMessage):
@@ -162,7 +166,9 @@ class Settlement(WireMessage):
 class Assignment(WireMessage):
     """One round's work for one region; devices that are not in ``cohort`` ignore it.
 
-    The frame's tail belongs to ``model``, the global model as a safetensors file.
+    ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
+    the same in every round, for devices that train with it; never inline. The frame's tail is the
+    model's tail, and after it the SHA-256 of each of the graph's chunks.
     """
 
     TYPE: ClassVar[str] = "task.assign"
@@ -174,6 +180,24 @@ class Assignment(WireMessage):
     plan: TrainingPlan
     model: ObjectManifest
     settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
+    graph: ObjectManifest | None = None
+
+    def fault(self, tail_bytes: int) -> str | None:
+        """Return what is wrong with the manifests, or with a tail of so many bytes."""
+        if self.graph is not None and self.graph.inline:
+            return "graph: inline, it must be pulled"
+        if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
+            return f"graph: {self.graph.size} bytes, at most {MAX_GRAPH_BYTES}"
+        objects = (self.model,) if self.graph is None else (self.model, self.graph)
+        if fault := next((fault for one in objects if (fault := one.fault())), None):
+            return fault
+        wanted = sum(one.tail_bytes() for one in objects)
+        return None if tail_bytes == wanted else f"tail: {tail_bytes} bytes, must be {wanted}"
+
+    def split(self, tail: bytes) -> tuple[bytes, bytes]:
+        """Return the model's part of a tail without ``fault``, and the graph's."""
+        end = self.model.tail_bytes()
+        return tail[:end], tail[end:]
 
 
 class JobRef(WireMessage):

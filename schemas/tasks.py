@@ -52,6 +52,9 @@ Parameter = Annotated[
 
 PersonT = TypeVar("PersonT", bound=PersonMessage)
 
+#: A shell pattern of parameter names, such as ``features.*``.
+NamePattern = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+\z")]
+
 #: Asked for each client that must report, so that some may fail (Bonawitz et al. 2019: 1.3).
 OVER_SELECTION = 1.3
 
@@ -62,12 +65,31 @@ class Training(PersonMessage):
     epochs: int = Field(default=1, ge=0, le=1000, description="0: a drill that trains nothing")
     steps: int | None = Field(default=None, ge=1, le=1_000_000, description="instead of epochs")
     batch_size: int = Field(default=32, ge=1, le=65536)
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(default=0.05, gt=0, le=100)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="for sgd")
+    nesterov: bool = Field(default=False, description="for sgd with momentum")
+    weight_decay: float = Field(default=0.0, ge=0, le=100)
+    loss: Literal["cross_entropy", "bce", "mse", "huber", "model"] = Field(
+        default="cross_entropy", description="model: the graph's own output `loss`"
+    )
+    frozen: tuple[NamePattern, ...] = Field(
+        default=(), max_length=32, description="parameters that are not trained"
+    )
     proximal_mu: float = Field(default=0.0, ge=0, le=1e6, description="FedProx")
     gradient_clip_norm: float | None = Field(default=None, gt=0)
+    keep_state: bool = Field(default=False, description="the optimizer's, from round to round")
     seed: int = Field(default=0, ge=0, lt=1 << 53)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Training":
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            message = (
+                f"nesterov: it needs optimizer sgd and momentum above 0, "
+                f"not {self.optimizer} and {self.momentum:g}"
+            )
+            raise ValueError(message)
+        return self
 
     @property
     def is_drill(self) -> bool:

@@ -32,8 +32,8 @@ class InstalledCatalog:
         """
         if submission.model.endswith(".onnx"):
             message = (
-                f"model: {submission.model!r} is an ONNX file; training those is not supported "
-                "yet, name a model"
+                f"model: {submission.model!r} is an ONNX file; central's setting `models` "
+                "gives files their names, use one of those"
             )
             raise ValueError(message)
         self._modeler.check(submission)

@@ -25,9 +25,15 @@ class ExportProcessError(RuntimeError):
 class ExportProcess:
     """The port ``Exporter``; one model at a time."""
 
-    def __init__(self, models: Mapping[str, str]) -> None:
-        """Keep the models that central's settings allow, name -> ``package.module:factory``."""
+    def __init__(self, models: Mapping[str, str], cache: Path) -> None:
+        """Keep what the process must know.
+
+        Args:
+            models: What central's settings allow beyond the built-in models.
+            cache: Folder of the forward graphs.
+        """
         self._models = dict(models)
+        self._cache = cache
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
         self._is_closed = False
@@ -44,6 +50,7 @@ class ExportProcess:
         request = {
             "parent": os.getpid(),
             "models": self._models,
+            "cache": str(self._cache.resolve()),
             "submission": json.loads(submission.model_dump_json()),
             "data": json.loads(data.model_dump_json()),
             "source": str(source.resolve()),

@@ -6,8 +6,8 @@ A job may be done twice (central was killed in between); it then gives the same 
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from central.adapters.stored_rounds import StoredRounds, model_parts, read_model
@@ -23,9 +23,12 @@ from central.service.ports import (
     Modeler,
     ModelEvaluated,
     ModelPrepared,
+    Prepared,
     PrepareModel,
     RoundAggregated,
 )
+from schemas.limits import MAX_GRAPH_BYTES
+from schemas.tasks import TaskSubmission
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates.layout import Layout
@@ -81,12 +84,38 @@ class Jobs:
     def _prepare(self, job: PrepareModel) -> JobEvent:
         failpoint("central.preparation.begun")
         try:
-            layout, vector = self._modeler.first_model(job.submission, job.data)
+            with self._scratch() as scratch:
+                prepared = self._modeler.prepare(job.submission, job.data, scratch)
         except ValueError as error:
             return JobFailed(job, str(error))
-        sha256, size = store_model(self._objects, layout, vector, f"first-{job.task}-{self._life}")
+        if fault := _graph_fault(job.submission, prepared):
+            return JobFailed(job, f"training graph: {fault}")
+        graph, graph_bytes = self._store_graph(prepared.graph)
+        layout, key = prepared.layout, f"first-{job.task}-{self._life}"
+        sha256, size = store_model(self._objects, layout, prepared.vector, key)
         failpoint("central.preparation.stored")
-        return ModelPrepared(job.task, job.data, sha256, size, layout.size, layout.digest)
+        return ModelPrepared(
+            job.task, job.data, sha256, size, layout.size, layout.digest, graph, graph_bytes
+        )
+
+    def _store_graph(self, graph: bytes | None) -> tuple[str | None, int]:
+        if graph is None:
+            return None, 0
+        sha256 = self._objects.put(graph, durable=True)
+        failpoint("central.graph.stored")
+        return sha256, len(graph)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Make an empty directory for one job; what a killed life left there goes with it."""
+        folder = self._objects.root / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        own = folder / self._life
+        own.mkdir(parents=True)
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
     def _aggregate(self, job: AggregateRound) -> JobEvent:
         task, number = job.task, job.round.state.number
@@ -132,6 +161,14 @@ class Jobs:
 def reader_of(database: Path) -> Callable[[], sqlite3.Connection]:
     """Return what opens a database to read what is committed; the program may go on meanwhile."""
     return lambda: sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+
+
+def _graph_fault(submission: TaskSubmission, prepared: Prepared) -> str | None:
+    size = 0 if prepared.graph is None else len(prepared.graph)
+    if size > MAX_GRAPH_BYTES:
+        return f"{size} bytes, at most {MAX_GRAPH_BYTES} are allowed"
+    is_needed = submission.requires.backend != "torch" and not submission.training.is_drill
+    return prepared.reason or "none was built" if not size and is_needed else None
 
 
 def store_model(objects: ObjectStore, layout: Layout, vector: F32, key: str) -> tuple[str, int]:

@@ -7,6 +7,8 @@ from central.core.tasks import ROUNDS_AN_EPOCH
 #: The digests of the objects that the tables name; the bytes of small updates are in a table.
 NAMED_OBJECTS = """
 SELECT model_sha256 FROM tasks WHERE model_sha256 IS NOT NULL
+UNION SELECT json_extract(plan, '$.graph_sha256') FROM tasks
+    WHERE json_extract(plan, '$.graph_sha256') IS NOT NULL
 UNION SELECT base_model_sha256 FROM rounds
 UNION SELECT model_sha256 FROM rounds WHERE model_sha256 IS NOT NULL
 UNION SELECT sha256 FROM contributions

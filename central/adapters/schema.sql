@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     strategy_state BLOB,
     model_sha256 TEXT,
     metrics TEXT NOT NULL,
-    totals TEXT NOT NULL
+    totals TEXT NOT NULL,
+    graph_sha256 TEXT
 ) STRICT;
 
 -- One round a row; its reported clients are the rows of contributions.
@@ -112,5 +113,6 @@ CREATE TABLE IF NOT EXISTS restores (
 CREATE INDEX IF NOT EXISTS contributions_by_sha ON contributions (sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
 CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);
+CREATE INDEX IF NOT EXISTS tasks_by_graph ON tasks (graph_sha256);
 CREATE INDEX IF NOT EXISTS rounds_by_model ON rounds (base_model_sha256);
 CREATE INDEX IF NOT EXISTS refusals_by_round ON refusals (task, round);

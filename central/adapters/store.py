@@ -25,12 +25,14 @@ from schemas.messages import DeviceState, GatewayState
 from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
     2: "CREATE TABLE restores (at_s REAL NOT NULL, backup_s REAL NOT NULL, "
-    "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT"
+    "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT",
+    3: "ALTER TABLE tasks ADD COLUMN graph_sha256 TEXT; "
+    "CREATE INDEX tasks_by_graph ON tasks (graph_sha256)",
 }
 
 _ROUND_STATE = TypeAdapter(RoundState)
@@ -94,7 +96,9 @@ class SqliteStore:
             _METRICS.dump_json(record.metrics).decode(),
             record.totals.model_dump_json(),
         )
-        self._db.execute(_upsert("tasks", _TASK_COLUMNS, "task"), values)
+        graph = record.plan.graph_sha256 if record.plan else None
+        columns = f"{_TASK_COLUMNS}, graph_sha256"
+        self._db.execute(_upsert("tasks", columns, "task"), (*values, graph))
 
     def strategy_state(self, task: str) -> bytes | None:
         """Return the strategy's stored state."""
@@ -271,11 +275,12 @@ class SqliteStore:
         )
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model of a task or the base of one of its rounds."""
+        """Tell whether an object is the model or graph of a task, or the base of a round."""
         found = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM tasks WHERE model_sha256 = ?) "
+            "OR EXISTS (SELECT 1 FROM tasks WHERE graph_sha256 = ?) "
             "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?)",
-            (sha256, sha256),
+            (sha256, sha256, sha256),
         ).fetchone()
         return bool(found[0])
 
@@ -304,10 +309,11 @@ class SqliteStore:
         old = "SELECT task FROM tasks WHERE ended_s < ?"
         named = self._db.execute(
             f"SELECT model_sha256 FROM tasks WHERE task IN ({old}) "  # noqa: S608
+            f"UNION SELECT graph_sha256 FROM tasks WHERE task IN ({old}) "
             f"UNION SELECT base_model_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT model_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT sha256 FROM contributions WHERE task IN ({old})",
-            (before_s,) * 4,
+            (before_s,) * 5,
         ).fetchall()
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608

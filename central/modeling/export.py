@@ -1,27 +1,23 @@
-"""Export of a trained model as ONNX, checked before it gets its name.
+"""The final model for inference, made from the forward graph and checked before it has its name.
 
-Uses torch's exporter (``dynamo=True``) at opset 18, which onnxruntime runs since 1.14. The first
-axis of input and output is free.
+Opset and IR version are the oldest that hold the graph, so that runtimes from 1.14 on load it.
 """
 
-import logging
 import os
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
-if TYPE_CHECKING:
-    from torch import nn
+from central.modeling.forward import ForwardGraph
+from central.modeling.running import INPUT, LABELS, LOSS, TRAINING_MODE, ForwardSession
+from central.modeling.trial import TOLERANCE, largest_difference
 
-OPSET = 18
-#: Largest difference between torch and onnxruntime, relative to the largest logit (at least 1).
-TOLERANCE = 1e-4
+F32 = NDArray[np.float32]
 
-#: Warns at every export that torchvision is not installed; it is not needed.
-_TALKATIVE = "torch.onnx._internal.exporter._registration"
-_MAX_BATCH = 65_536
 _CHECKED_BATCHES = (1, 3)
 
 
@@ -29,14 +25,17 @@ class ExportError(RuntimeError):
     """A model cannot be exported, or the exported one computes something else."""
 
 
-def export_onnx(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -> Path:
-    """Write ``module`` to ``path``: ``input`` ``(batch, *input_shape)`` to ``logits``.
+def export_onnx(
+    forward: ForwardGraph, values: Mapping[str, F32], input_shape: tuple[int, ...], path: Path
+) -> Path:
+    """Write a model to ``path``: ``input`` ``(batch, *input_shape)`` to ``logits``.
 
-    The file replaces an older one only after the checker accepted it and onnxruntime gave what
-    torch gives, on inputs of two batch sizes.
+    The file replaces an older one only after the checker accepted it and it gave what the
+    evaluation gives, on inputs of two batch sizes.
 
     Args:
-        module: Its mode (training or evaluation) is left as it was.
+        forward: The model's forward graph; what is frozen has its values there.
+        values: The trained parameters by name.
         input_shape: Shape of one example.
         path: Where to write; its directory must exist.
 
@@ -44,68 +43,105 @@ def export_onnx(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -
         ``path``.
 
     Raises:
-        ExportError: torch cannot export the model, or the outputs differ.
+        ModelError: A name or a shape in ``values`` is not one of the graph.
+        ExportError: The outputs differ.
         OSError: The file cannot be written.
     """
-    training = module.training
     for leftover in path.parent.glob(f".{path.name}.*.draft"):
         leftover.unlink(missing_ok=True)  # of a process that was killed
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    model = inference_model(forward.with_values(values))
     try:
-        module.eval()
-        _write(module, input_shape, draft)
-        _check(module, input_shape, draft)
+        onnx.save_model(model, draft)
+        _check(forward, values, input_shape, draft)
         draft.replace(path)
     finally:
-        module.train(training)
         draft.unlink(missing_ok=True)
     return path
 
 
-def _write(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -> None:
-    import torch  # noqa: PLC0415
+def inference_model(forward: ForwardGraph) -> onnx.ModelProto:
+    """Return the graph without what only training needs: dropout, a loss, labels."""
+    model = onnx.ModelProto()
+    model.CopyFrom(forward.model)
+    graph = model.graph
+    kept = [value for value in graph.output if value.name != LOSS]
+    del graph.output[:]
+    graph.output.extend(kept)
+    for tensor in graph.initializer:
+        if tensor.name == TRAINING_MODE:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(False), TRAINING_MODE))  # noqa: FBT003
+    _drop_dropout(graph)
+    _drop_unused(graph)
+    return model
 
-    logging.getLogger(_TALKATIVE).setLevel(logging.ERROR)
-    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+
+def _drop_dropout(graph: onnx.GraphProto) -> None:
+    """Make an identity of every Dropout: outside of training it is one."""
+    for node in graph.node:
+        if node.op_type == "Dropout" and len([name for name in node.output if name]) == 1:
+            data, made = node.input[0], node.output[0]
+            node.Clear()
+            node.op_type = "Identity"
+            node.input.append(data)
+            node.output.append(made)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if used.intersection(filter(None, node.output)):
+            used.update(node.input)
+            kept.append(node)
+    kept.reverse()
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name not in used:
+            del graph.initializer[place]
+    for place in reversed(range(len(graph.input))):
+        if graph.input[place].name == LABELS and LABELS not in used:
+            del graph.input[place]
+
+
+def export_for(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return the model for a runtime that knows no later opset than ``opset``.
+
+    A graph of opset 18 runs from onnxruntime 1.14 on (February 2023), older than any that fedfleet
+    supports; this is for other runtimes.
+
+    Raises:
+        ExportError: An operator of it has no older form.
+    """
+    version = next(entry.version for entry in model.opset_import if not entry.domain)
+    if version <= opset:
+        return model
     try:
-        with warnings.catch_warnings():
-            # torch 2.13 deprecates what its own exporter still calls.
-            warnings.simplefilter("ignore", FutureWarning)
-            torch.onnx.export(
-                module,
-                (torch.zeros(2, *input_shape),),
-                path,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["input"],
-                output_names=["logits"],
-                dynamic_shapes=({0: batch},),
-                external_data=False,
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        message = f"export: {error}"
+        return onnx.version_converter.convert_version(model, opset)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        message = f"export: it cannot be made opset {opset}: {first[:200]}"
         raise ExportError(message) from error
 
 
-def _check(module: "nn.Module", input_shape: tuple[int, ...], path: Path) -> None:
-    import onnx  # noqa: PLC0415
-    import onnxruntime  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
+def _check(
+    forward: ForwardGraph, values: Mapping[str, F32], input_shape: tuple[int, ...], path: Path
+) -> None:
     try:
         onnx.checker.check_model(path, full_check=True)
     except onnx.checker.ValidationError as error:
         message = f"export: {error}"
         raise ExportError(message) from error
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    evaluated, written = ForwardSession(forward.to_bytes()), ForwardSession(path)
     rng = np.random.default_rng(0)
     for size in _CHECKED_BATCHES:
         x = rng.standard_normal((size, *input_shape), dtype=np.float32)
-        with torch.inference_mode():
-            expected = module(torch.from_numpy(x)).numpy()
-        (got,) = session.run(["logits"], {"input": x})
-        difference = float(np.abs(got - expected).max())
-        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        difference = largest_difference(written.run(x, {})[0], evaluated.run(x, values)[0])
+        if not difference <= TOLERANCE:
             message = f"export: outputs differ by {difference}, at most {TOLERANCE} is allowed"
             raise ExportError(message)
+
+
+__all__ = ["INPUT", "ExportError", "TensorProto", "export_for", "export_onnx", "inference_model"]

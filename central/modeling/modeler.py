@@ -1,55 +1,92 @@
 """Central's models behind one port: build the first, measure each, write out the last."""
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from central.modeling import process, sources
 from central.modeling.evaluation import Evaluator
-from central.modeling.export import export_onnx
-from central.modeling.factory import ModelFactory
+from central.modeling.forward_store import ForwardStore
+from central.modeling.requests import ModelRequest, Word, is_file
+from central.service.ports import Prepared
 from learning.data.dataset import Dataset, concatenate
 from learning.data.sources import load
+from learning.models import architectures
+from learning.models.architectures import ModelError
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
 from updates.layout import Layout
+from updates.model_file import decode_model
 
 F32 = NDArray[np.float32]
 DataKey = tuple[str, tuple[int, ...], str, int]
 
 
-class TorchModeler:
-    """The port ``Modeler``; torch is imported when the first model is built."""
+class GraphModeler:
+    """The port ``Modeler``; whatever is built is built by a process of its own."""
 
-    def __init__(self, allow_list: Mapping[str, str], eval_data: Sequence[str]) -> None:
+    def __init__(self, models: Mapping[str, str], eval_data: Sequence[str], cache: Path) -> None:
         """Load the held-out sets; sets of the same form are joined.
 
         Args:
-            allow_list: Models beyond the built-in ones, name -> ``package.module:factory``.
+            models: Models beyond the built-in ones: name -> ``package.module:factory``, or the
+                path of an .onnx file. From central's own settings, never from a message.
             eval_data: Specifications of held-out data, as ``learning.data.sources`` reads them.
+            cache: Folder of the forward graphs.
 
         Raises:
             DataError: A set cannot be loaded.
         """
-        self._factory = ModelFactory(allow_list)
+        self._models = dict(models)
+        self._store = ForwardStore(cache)
         parts: dict[DataKey, list[Dataset]] = {}
         for spec in eval_data:
             dataset = load(spec, train=False)
             parts.setdefault(dataset.description().key, []).append(dataset)
         self._evaluators = {
-            key: Evaluator(concatenate(datasets), allow_list) for key, datasets in parts.items()
+            key: Evaluator(concatenate(datasets)) for key, datasets in parts.items()
         }
 
     def check(self, submission: TaskSubmission) -> None:
         """Check a task's model and its parameters by name alone."""
-        self._factory.check(submission.model, submission.model_params)
+        name = submission.model
+        architectures.check_params(name, submission.model_params, self._models)
+        target = self._models.get(name)
+        if target is None or not is_file(target):
+            return
+        if submission.model_params:
+            message = f"model_params: {name} is an .onnx file, which has no settings"
+            raise ModelError(message)
+        if submission.requires.backend == "torch":
+            message = f"requires.backend: {name} is an .onnx file, the backend torch has no code"
+            raise ModelError(message)
 
-    def first_model(self, submission: TaskSubmission, data: DataDescription) -> tuple[Layout, F32]:
-        """Return the layout and the first parameters of a task's model, from its seed."""
-        return self._factory.describe(
-            submission.model, submission.model_params, data.shape, data.classes, submission.seed
+    def prepare(self, submission: TaskSubmission, data: DataDescription, scratch: Path) -> Prepared:
+        """Return the first parameters of a task's model, from its seed, and its training graph.
+
+        Args:
+            submission: What is asked.
+            data: The devices' data.
+            scratch: An empty directory, removed afterwards.
+
+        Raises:
+            ModelError: The model cannot be built for this data.
+            PrepareProcessError: The process that builds it failed.
+        """
+        training = submission.training
+        outcome = process.prepare(
+            self._request(submission, data),
+            training,
+            wants_graph=not training.is_drill and submission.requires.backend != "torch",
+            cache=self._store.folder,
+            scratch=scratch,
         )
+        layout, vector = decode_model((scratch / Word.MODEL.value).read_bytes())
+        graph = (scratch / Word.GRAPH.value).read_bytes() if outcome.has_graph else None
+        return Prepared(layout, vector, graph, outcome.reason)
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""
@@ -59,21 +96,50 @@ class TorchModeler:
         self, submission: TaskSubmission, data: DataDescription, layout: Layout, vector: F32
     ) -> dict[str, float]:
         """Return a model's accuracy and loss on the held-out set."""
-        evaluator = self._evaluators[data.key]
-        return evaluator.evaluate(submission.model, submission.model_params, vector, layout)
+        path = self.forward(self._request(submission, data))
+        return self._evaluators[data.key].evaluate(path, vector, layout)
 
     def export(
         self,
         submission: TaskSubmission,
         data: DataDescription,
-        load: Callable[[], F32],
+        layout: Layout,
+        vector: F32,
         path: Path,
     ) -> None:
-        """Write a model for inference as ONNX.
+        """Write a model for inference as ONNX."""
+        from central.modeling.export import export_onnx  # noqa: PLC0415 - imports onnx
+        from central.modeling.forward import ForwardGraph  # noqa: PLC0415
 
-        The parameters are let go before the export begins, which takes three times their memory.
+        forward = ForwardGraph.load(self.forward(self._request(submission, data)))
+        export_onnx(forward, layout.unflatten(vector), data.shape, path)
+
+    def forward(self, request: ModelRequest) -> Path:
+        """Return the file of a forward graph, which is built if it is not there.
+
+        Raises:
+            ModelError: It cannot be built.
+            PrepareProcessError: The process that builds it failed.
         """
-        module = self._factory.restore(
-            submission.model, submission.model_params, data.shape, data.classes, load()
+        found = self._store.find(sources.key_of(request))
+        if found is not None:
+            return found
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self._store.folder
+            outcome = process.prepare(request, None, cache=folder, scratch=Path(scratch))
+        built = self._store.find(outcome.key)
+        if built is None:
+            message = f"model: the forward graph of {request.model} was removed meanwhile"
+            raise ModelError(message)
+        return built
+
+    def _request(self, submission: TaskSubmission, data: DataDescription) -> ModelRequest:
+        architectures.check_params(submission.model, submission.model_params, self._models)
+        return ModelRequest(
+            model=submission.model,
+            params=dict(submission.model_params),
+            shape=data.shape,
+            classes=data.classes,
+            seed=submission.seed,
+            target=self._models.get(submission.model),
         )
-        export_onnx(module, data.shape, path)

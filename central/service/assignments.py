@@ -47,7 +47,7 @@ class Assignments:
         self._backoff = backoff
         self._repeats: dict[tuple[str, int, str], _Repeat] = {}
         self._answered: dict[RoundKey, set[str]] = {}
-        self._manifests: dict[str, tuple[ObjectManifest, bytes]] = {}
+        self._manifests: dict[tuple[str, bool], tuple[ObjectManifest, bytes]] = {}
 
     def send(self, task: TaskRecord, record: RoundRecord, now_s: float) -> Iterator[Outgoing]:
         """Send a round to every region of its cohort, now and until it is answered."""
@@ -55,12 +55,15 @@ class Assignments:
             self._repeats[(task.task, record.state.number, region)] = _Repeat(0, now_s)
             yield from self._send(task, record, region, now_s)
 
-    def model_fault(self, sha256: str) -> str | None:
-        """Return what is wrong with a model's file; None: it is what its name says."""
-        try:
-            self._manifest(sha256)
-        except ObjectDamagedError as error:
-            return str(error)
+    def fault(self, task: TaskRecord) -> str | None:
+        """Return what is wrong with the files of a task's model and graph; None: nothing."""
+        graph = task.plan.graph_sha256 if task.plan else None
+        for what, sha256 in (("model", task.model_sha256), ("graph", graph)):
+            try:
+                if sha256 is not None:
+                    self._manifest(sha256, inline=what == "model")
+            except ObjectDamagedError as error:
+                return f"{what}: {error}"
         return None
 
     def answered(self, task: str, number: int, device: str) -> None:
@@ -143,7 +146,8 @@ class Assignments:
     def _frame(
         self, task: TaskRecord, record: RoundRecord, region: str, members: tuple[str, ...]
     ) -> Outgoing:
-        manifest, tail = self._manifest(record.base_model_sha256)
+        manifest, tail = self._manifest(record.base_model_sha256, inline=True)
+        graph, digests = self._graph(task)
         body = Assignment(
             task=task.task,
             round=record.state.number,
@@ -153,27 +157,33 @@ class Assignments:
             plan=_plan(task),
             model=manifest,
             settled=self._settled_before(task.task, region),
+            graph=graph,
         )
         frame = self._desk.frames.frame(
             body,
             task=task.task,
             round_number=record.state.number,
             aud=f"gw/{region}",
-            tail=tail,
+            tail=tail + digests,
         )
         return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
 
-    def _manifest(self, sha256: str) -> tuple[ObjectManifest, bytes]:
-        found = self._manifests.pop(sha256, None) or self._describe(sha256)
-        self._manifests[sha256] = found
+    def _graph(self, task: TaskRecord) -> tuple[ObjectManifest | None, bytes]:
+        sha256 = task.plan.graph_sha256 if task.plan else None
+        return (None, b"") if sha256 is None else self._manifest(sha256, inline=False)
+
+    def _manifest(self, sha256: str, *, inline: bool) -> tuple[ObjectManifest, bytes]:
+        key = (sha256, inline)
+        found = self._manifests.pop(key, None) or self._describe(sha256, inline=inline)
+        self._manifests[key] = found
         while len(self._manifests) > _KEPT_MANIFESTS:
             del self._manifests[next(iter(self._manifests))]
         return found
 
-    def _describe(self, sha256: str) -> tuple[ObjectManifest, bytes]:
+    def _describe(self, sha256: str, *, inline: bool) -> tuple[ObjectManifest, bytes]:
         path = self._desk.objects.path(sha256)
         try:
-            manifest, tail = describe(path, inline=True)
+            manifest, tail = describe(path, inline=inline)
         except (FileNotFoundError, ObjectSizeError) as error:
             raise ObjectDamagedError(path) from error
         if manifest.sha256 != sha256:

@@ -1,4 +1,4 @@
-"""Models on their way out: a gateway asks for chunks of a model and gets them."""
+"""Models and graphs on their way out: a gateway asks for chunks of one and gets them."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from transport.objects import read_block
 
 
 class Downloads:
-    """Serves chunks of the models that central keeps; anything else is not there."""
+    """Serves chunks of the models and graphs of tasks; anything else is not there."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

@@ -62,9 +62,9 @@ class Openings:
         if task.plan is None or task.model_sha256 is None:
             message = f"task {task.task} has no model yet"
             raise RuntimeError(message)
-        fault = self._assignments.model_fault(task.model_sha256)
+        fault = self._assignments.fault(task)
         if fault is not None:
-            failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+            failed = replace(task, progress=tasks.fail(task.progress, fault))
             yield from self.end_if_final(failed, now_s)
             return
         number, asked = task.progress.round, task.submission

@@ -103,7 +103,7 @@ class Store(Protocol):
         """Tell whether a task, a round or a contribution names an object."""
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model of a task or the base of one of its rounds."""
+        """Tell whether an object is the model or graph of a task, or the base of a round."""
 
     def open_restore(self) -> RestoreRecord | None:
         """Return the newest restore that central has not dealt with, if there is one."""
@@ -184,6 +184,9 @@ class ModelPrepared:
     size: int
     parameters: int
     layout_sha256: str
+    #: The training graph beside it, where the task has one.
+    graph_sha256: str | None = None
+    graph_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,23 @@ class Worker(Protocol):
         """Queue a job; called after the commit that made it due."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a task begins with.
+
+    Attributes:
+        layout: The tensors that travel: what is trained, and running statistics.
+        vector: Their first values, shape ``(layout.size,)``.
+        graph: The training graph as it travels (``learning.graph_file``), or None.
+        reason: Why there is no graph, for the person who submitted the task.
+    """
+
+    layout: Layout
+    vector: F32
+    graph: bytes | None = None
+    reason: str | None = None
+
+
 class Modeler(Protocol):
     """Builds and measures models; it may import torch, on the worker's thread."""
 
@@ -250,8 +270,17 @@ class Modeler(Protocol):
             ValueError: The text names the field, the value and what is allowed.
         """
 
-    def first_model(self, submission: TaskSubmission, data: DataDescription) -> tuple[Layout, F32]:
-        """Return the layout and the first parameters of a task's model.
+    def prepare(
+        self, submission: TaskSubmission, data: DataDescription, scratch: Path
+    ) -> Prepared:
+        """Return the first parameters of a task's model and its training graph.
+
+        The same task and data always give the same bytes.
+
+        Args:
+            submission: What is asked.
+            data: The devices' data.
+            scratch: An empty directory, removed afterwards.
 
         Raises:
             ValueError: The model cannot be built for this data.

@@ -19,6 +19,8 @@ class ResolvedPlan(WireMessage):
     parameters: int = Field(ge=1)
     layout_sha256: Sha256
     model_bytes: int = Field(ge=1)
+    graph_sha256: Sha256 | None = None
+    graph_bytes: int = Field(default=0, ge=0)
 
 
 class Totals(WireMessage):

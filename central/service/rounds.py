@@ -110,6 +110,8 @@ class Rounds:
             parameters=event.parameters,
             layout_sha256=event.layout_sha256,
             model_bytes=event.size,
+            graph_sha256=event.graph_sha256,
+            graph_bytes=event.graph_bytes,
         )
         progress = tasks.prepared(task.progress, now_s)
         self._desk.save_task(
@@ -187,11 +189,10 @@ class Rounds:
                 not begun again for ever.
         """
         for task in self._desk.store.live_tasks():
-            digest = task.model_sha256
-            fault = None if digest is None else self._assignments.model_fault(digest)
+            fault = self._assignments.fault(task)
             if fault is not None:
-                self.give_up(task, f"model: {fault}", now_s)
-                failed = replace(task, progress=tasks.fail(task.progress, f"model: {fault}"))
+                self.give_up(task, fault, now_s)
+                failed = replace(task, progress=tasks.fail(task.progress, fault))
                 yield from self._openings.end_if_final(failed, now_s)
             elif task.progress.step == "round":
                 event = core.AggregationInterrupted(was_clean=was_clean)

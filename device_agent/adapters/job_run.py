@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
 from device_agent.service.ports import (
@@ -64,17 +65,19 @@ class JobRun:
         device: The device's id; it is part of each job's seed.
         data: Its data sources by name.
         objects: Where global models lie.
-        trainer_for: Returns the trainer of one job.
+        trainer_for: Returns the trainer of one job, by its plan and the name of its backend.
         scratch: Where a large update lies until the loop takes it over; on the file system of
             ``objects``.
+        states: Keeps optimizers' states for tasks that ask for it.
         clock: Seconds, never jumping.
     """
 
     device: str
     data: Mapping[str, Dataset]
     objects: ObjectStore
-    trainer_for: Callable[[TrainingPlan], Trainer]
+    trainer_for: Callable[[TrainingPlan, str], Trainer]
     scratch: Path
+    states: OptimizerStates
     clock: Callable[[], float] = time.monotonic
 
     def run(
@@ -121,8 +124,23 @@ class JobRun:
         data = self.data.get(work.plan.data)
         if data is None:
             raise JobError(Refusal("data", f"data: no source {work.plan.data!r} on this device"))
-        request = TrainingRequest(work.plan, layout, parameters, data, seed)
-        return layout, self.trainer_for(work.plan).train(request, progress, should_stop)
+        graph = None if work.graph_sha256 is None else self.objects.path(work.graph_sha256)
+        kind = f"{work.backend}|{work.plan.training.optimizer}|{layout.digest}"
+        keeps = work.plan.training.keep_state
+        state = self.states.load(work.key, kind) if keeps else None
+        request = TrainingRequest(work.plan, layout, parameters, data, seed, graph, state)
+        trainer = self.trainer_for(work.plan, work.backend)
+        result = trainer.train(request, progress, should_stop)
+        if keeps and result.state is not None:
+            self._keep(work, kind, result.state)
+        return layout, result
+
+    def _keep(self, work: Work, kind: str, state: F32) -> None:
+        try:
+            self.states.save(work.key, kind, state)
+        except OSError as error:
+            reason = f"the optimizer's state cannot be written: {error}"
+            raise JobError(Refusal("storage", reason)) from error
 
 
 def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:

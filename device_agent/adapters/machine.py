@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -15,14 +16,36 @@ _RECLAIMABLE = "inactive_file"
 _SENSORS = ("coretemp", "k10temp", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
 
 
+class OnnxProviders(Protocol):
+    """What a trainer found to compute on."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Best first."""
+
+    @property
+    def fallback(self) -> str | None:
+        """Why it is not all that was asked for."""
+
+    @property
+    def accelerator(self) -> str | None:
+        """The best one, if it is not the CPU."""
+
+
 class LocalMachine:
     """This machine; a limit of its control group (version 2) counts as its memory."""
 
-    def __init__(self, backends: tuple[str, ...], cgroup: Path = _CGROUP) -> None:
+    def __init__(
+        self,
+        backends: tuple[str, ...],
+        onnx: OnnxProviders | None = None,
+        cgroup: Path = _CGROUP,
+    ) -> None:
         """Look at the machine.
 
         Args:
             backends: Names of the trainers that are installed.
+            onnx: What the onnx trainer computes on, where there is one.
             cgroup: The control group's directory.
         """
         self._cgroup = cgroup
@@ -31,6 +54,9 @@ class LocalMachine:
             memory_bytes=min((int(psutil.virtual_memory().total), *self._limits())),
             cores=len(os.sched_getaffinity(0)),
             battery_percent=_battery_percent(),
+            accelerator=onnx.accelerator if onnx else None,
+            providers=onnx.names if onnx else (),
+            fallback=onnx.fallback if onnx else None,
         )
 
     def capabilities(self) -> Capabilities:

@@ -16,6 +16,9 @@ CREATE TABLE jobs (
     created_s REAL NOT NULL,
     settled TEXT,
     receipt TEXT,
+    graph TEXT,
+    graph_digests BLOB,
     PRIMARY KEY (task, round)
 ) WITHOUT ROWID;
 CREATE INDEX jobs_state ON jobs (state);
+CREATE INDEX jobs_created ON jobs (created_s);

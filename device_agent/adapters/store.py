@@ -13,14 +13,18 @@ from schemas.messages import ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DATABASE = "device.db"
 #: What leads to each version from the one before.
-MIGRATIONS = {2: "ALTER TABLE jobs ADD COLUMN receipt TEXT"}
+MIGRATIONS = {
+    2: "ALTER TABLE jobs ADD COLUMN receipt TEXT",
+    3: "ALTER TABLE jobs ADD COLUMN graph TEXT; ALTER TABLE jobs ADD COLUMN graph_digests BLOB; "
+    "CREATE INDEX jobs_created ON jobs (created_s)",
+}
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
-    "created_s, settled, receipt"
+    "created_s, settled, receipt, graph, graph_digests"
 )
 
 
@@ -93,6 +97,16 @@ class SqliteJobStore:
         )
         return [JobKey(task, number) for task, number in rows]
 
+    def newest_graphs(self, limit: int) -> list[ObjectManifest]:
+        """Return the training graphs of the newest jobs, newest first, cancelled ones left out."""
+        rows = self._connection.execute(
+            "SELECT graph FROM jobs WHERE graph IS NOT NULL AND code IS NOT 'cancelled'"
+            " ORDER BY created_s DESC LIMIT ?",
+            (limit,),
+        )
+        distinct = dict.fromkeys(text for (text,) in rows)
+        return [ObjectManifest.model_validate_json(text) for text in distinct]
+
     def offered_objects(self) -> frozenset[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
         rows = self._connection.execute("SELECT sha256 FROM outbox")
@@ -154,12 +168,14 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         record.created_s,
         record.settled,
         record.receipt,
+        None if record.graph is None else record.graph.model_dump_json(),
+        record.graph_digests,
     )
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     task, number, state, code, reason, starts, xfer, plan, model, *rest = row
-    digests, deadline_s, created_s, settled, receipt = rest
+    digests, deadline_s, created_s, settled, receipt, graph, graph_digests = rest
     cause = None if code is None else Refusal(code, reason)
     return JobRecord(
         job=Job(JobKey(task, number), JobState(state), cause, starts, xfer),
@@ -170,4 +186,6 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         created_s=created_s,
         settled=settled,
         receipt=receipt,
+        graph=None if graph is None else ObjectManifest.model_validate_json(graph),
+        graph_digests=graph_digests or b"",
     )

@@ -5,6 +5,7 @@ Checked in this order, the first misfit is the answer: busy, policy, memory, dat
 
 from dataclasses import dataclass
 
+from device_agent.core.backend import ONNX, choose
 from device_agent.core.job import Refusal
 from device_agent.core.memory import needed_bytes
 from device_agent.core.policy import LocalPolicy, refuse
@@ -20,7 +21,7 @@ class Situation:
         policy: What its owner allows.
         data: Its data sources.
         models: Names of the models that it can build.
-        backends: Its trainers' names.
+        backends: Its trainers' names, best first.
         memory_free_bytes: What a job could use now.
         is_warm: Whether the training library is loaded already.
         local_minutes: Minutes since local midnight.
@@ -31,7 +32,7 @@ class Situation:
     policy: LocalPolicy
     data: tuple[DataDescription, ...]
     models: frozenset[str]
-    backends: frozenset[str]
+    backends: tuple[str, ...]
     memory_free_bytes: int
     is_warm: bool
     local_minutes: int
@@ -39,15 +40,25 @@ class Situation:
     is_draining: bool = False
 
 
-def refusal(task: str, plan: TrainingPlan, situation: Situation) -> Refusal | None:
-    """Return why the device does not take a job of ``task``, or None when it does."""
+def refusal(
+    task: str, plan: TrainingPlan, situation: Situation, graph_bytes: int | None = None
+) -> Refusal | None:
+    """Return why the device does not take a job, or None when it does.
+
+    Args:
+        task: Whose job it is.
+        plan: What is asked.
+        situation: The device now.
+        graph_bytes: Size of the job's training graph; None: it has none.
+    """
+    backend = choose(plan, situation.backends, has_graph=graph_bytes is not None)
     examples = sum(source.examples for source in situation.data if source.name == plan.data)
     return (
         _busy(task, situation)
         or refuse(situation.policy, task, plan, examples, situation.local_minutes)
-        or _memory(plan, situation)
+        or _memory(plan, situation, backend, graph_bytes or 0)
         or _data(plan, situation)
-        or _model(plan, situation)
+        or _model(plan, situation, backend)
     )
 
 
@@ -59,10 +70,12 @@ def _busy(task: str, situation: Situation) -> Refusal | None:
     return None
 
 
-def _memory(plan: TrainingPlan, situation: Situation) -> Refusal | None:
+def _memory(
+    plan: TrainingPlan, situation: Situation, backend: str | None, graph_bytes: int
+) -> Refusal | None:
     asked = (plan.requires.memory_mb or 0) * MIB
     needed = (
-        max(needed_bytes(plan, is_warm=situation.is_warm), asked)
+        max(needed_bytes(plan, backend, graph_bytes, is_warm=situation.is_warm), asked)
         + situation.policy.min_free_memory_mb * MIB
     )
     if needed <= situation.memory_free_bytes:
@@ -85,11 +98,14 @@ def _data(plan: TrainingPlan, situation: Situation) -> Refusal | None:
     return None
 
 
-def _model(plan: TrainingPlan, situation: Situation) -> Refusal | None:
-    if plan.model not in situation.models:
+def _model(plan: TrainingPlan, situation: Situation, backend: str | None) -> Refusal | None:
+    # A training graph brings all of its model; any other backend must know how to build it.
+    if backend != ONNX and plan.model not in situation.models:
         return Refusal("model", f"model: {plan.model!r} is not known on this device")
     if not situation.backends and not plan.training.is_drill:
         return Refusal("model", "no training library is installed: only drills")
     if plan.requires.backend is not None and plan.requires.backend not in situation.backends:
         return Refusal("model", f"backend: {plan.requires.backend!r} is not on this device")
+    if backend is None:
+        return Refusal("model", f"backend: {situation.backends[0]} needs a training graph")
     return None

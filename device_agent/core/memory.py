@@ -4,6 +4,7 @@
 
     parameters * 4 bytes * (copies + optimizer state)
       + batch_size * input elements * 4 bytes * ACTIVATIONS
+      + training graph * GRAPH
       + overhead of the training library
 
 Copies: the global model, the trained one, its gradient, the update, and one for the encoder. A
@@ -14,6 +15,7 @@ here; ``ACTIVATIONS`` times the input stands for it, which covers the built-in n
 
 from math import prod
 
+from device_agent.core.backend import ONNX
 from schemas.limits import MIB
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training
@@ -22,26 +24,34 @@ FLOAT_BYTES = 4
 COPIES_TRAINING = 5
 COPIES_DRILL = 3
 ACTIVATIONS = 32
-#: A training library that is loaded, without any model.
+#: A graph as it travels, unpacked (four times as much), and in the runtime's session.
+GRAPH = 9
+#: A training library that is loaded, without any model; torch's for one that is not known.
 LIBRARY_BYTES = 180 * MIB
+ONNX_LIBRARY_BYTES = 40 * MIB
 
 
-def needed_bytes(plan: TrainingPlan, *, is_warm: bool) -> int:
+def needed_bytes(
+    plan: TrainingPlan, backend: str | None = None, graph_bytes: int = 0, *, is_warm: bool
+) -> int:
     """Return the memory in bytes that a job takes on top of what the program uses now.
 
     Args:
         plan: The job.
+        backend: What it is trained with.
+        graph_bytes: Size of its training graph, as it travels.
         is_warm: Whether the training library is loaded already.
     """
     if plan.training.is_drill:
         return plan.parameters * FLOAT_BYTES * COPIES_DRILL
     copies = COPIES_TRAINING + _optimizer_values(plan.training)
     batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
-    library = 0 if is_warm else LIBRARY_BYTES
-    return plan.parameters * FLOAT_BYTES * copies + batch * ACTIVATIONS + library
+    library = ONNX_LIBRARY_BYTES if backend == ONNX else LIBRARY_BYTES
+    parts = plan.parameters * FLOAT_BYTES * copies, batch * ACTIVATIONS, graph_bytes * GRAPH
+    return sum(parts) + (0 if is_warm else library)
 
 
 def _optimizer_values(training: Training) -> int:
-    if training.optimizer == "adam":
+    if training.optimizer != "sgd":
         return 2
     return 1 if training.momentum > 0 else 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from device_agent.core.graphs import GRAPHS_LOOKED_AT, graphs_to_keep
 from device_agent.core.job import JobKey, Refusal
 from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
@@ -43,6 +44,7 @@ class Parts:
 
     Attributes:
         set_will: Replaces the session's Will, which carries the boot, from the next connection on.
+        graph_bytes: Most bytes of training graphs kept for rounds to come.
     """
 
     wire: Wire
@@ -58,6 +60,7 @@ class Parts:
     worker: Worker
     boots: Boots
     set_will: Callable[[Outgoing], None]
+    graph_bytes: int
 
 
 class Agent:
@@ -138,9 +141,10 @@ class Agent:
             return
         parts.worker.assign(parts.jobs.work())
         failpoint("device.work.assigned")
-        models = parts.jobs.wanted_models()
-        parts.downloads.forget_all_but(models)
-        parts.objects.keep_only({*models, *parts.store.offered_objects()})
+        wanted = parts.jobs.wanted_objects()
+        parts.downloads.forget_all_but(wanted)
+        graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
+        parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
 
@@ -223,10 +227,10 @@ class Agent:
         try:
             progress = self._parts.downloads.block(topic, payload, now_s)
         except ObjectMismatchError as error:
-            return self._parts.jobs.model_failed(topic.sha16 or "", str(error), now_s)
+            return self._parts.jobs.object_failed(topic.sha16 or "", str(error), now_s)
         if progress.completed is None:
             return list(progress.outgoing)
-        arrived = self._parts.jobs.model_arrived(progress.completed, now_s)
+        arrived = self._parts.jobs.object_arrived(progress.completed, now_s)
         return [*progress.outgoing, *arrived]
 
     def _receipt(self, receipt: Receipt, now_s: float) -> list[Outgoing]:

@@ -1,8 +1,7 @@
-"""Global models on their way to this device."""
+"""Global models and training graphs on their way to this device."""
 
 import hashlib
 
-from device_agent.service.records import JobRecord
 from device_agent.service.wire import Wire
 from schemas.errors import PayloadError
 from schemas.ids import SHA16_LENGTH
@@ -19,7 +18,7 @@ PATIENCE_S = 1.0
 
 
 class Downloads:
-    """Keeps models in the object store under their digest; pulls are keyed by its prefix.
+    """Keeps models and graphs in the object store by digest; pulls are keyed by its prefix.
 
     A model that came inline is written without waiting for the disk: after a power cut it is
     missing or torn, which is noticed, and it is then pulled like a large one.
@@ -50,20 +49,20 @@ class Downloads:
         return describe(tail, manifest.chunk_bytes)
 
     def is_here(self, sha256: str) -> bool:
-        """Tell whether a model is there and whole."""
+        """Tell whether a model or graph is there and whole."""
         return self._objects.intact(sha256)
 
-    def begin(self, record: JobRecord, now_s: float) -> PullProgress:
-        """Begin to fetch a job's model; one that is being fetched already goes on.
+    def begin(self, manifest: ObjectManifest, digests: bytes, now_s: float) -> PullProgress:
+        """Begin to fetch a model or graph; one that is being fetched already goes on.
 
         Raises:
-            PayloadError: Its manifest and digests do not fit together.
+            PayloadError: Manifest and digests do not fit together.
         """
         return self._puller.start(
-            record.model.sha256[:SHA16_LENGTH],
-            record.model,
-            record.digests,
-            self._asker(record.model.sha256),
+            manifest.sha256[:SHA16_LENGTH],
+            manifest,
+            digests,
+            self._asker(manifest.sha256),
             now_s,
             patience_s=PATIENCE_S,
             durable=False,
@@ -93,7 +92,7 @@ class Downloads:
         return self._puller.next_due_s()
 
     def forget_all_but(self, wanted: frozenset[str]) -> None:
-        """Drop the pulls of models that no job waits for; ``wanted`` holds whole digests."""
+        """Drop the pulls that no job waits for; ``wanted`` holds whole digests."""
         keys = {sha256[:SHA16_LENGTH] for sha256 in wanted}
         for key in set(self._puller.keys()) - keys:
             self._puller.forget(key)

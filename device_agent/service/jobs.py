@@ -6,6 +6,7 @@ from dataclasses import replace
 import structlog
 from typing_extensions import assert_never
 
+from device_agent.core.backend import needs_graph
 from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
@@ -34,7 +35,8 @@ from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
-from schemas.messages import Assignment, ReceiptStatus
+from schemas.errors import PayloadError
+from schemas.messages import Assignment, ObjectManifest, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
@@ -74,7 +76,7 @@ class Jobs:
         """Take or refuse a job; one that is known is answered with its latest status.
 
         Raises:
-            PayloadError: The model and its manifest do not fit together.
+            PayloadError: The objects and their manifests do not fit together.
         """
         key = JobKey(assignment.task, assignment.round)
         known = self._store.get(key)
@@ -96,15 +98,15 @@ class Jobs:
         job, instructions = transition(record.job, event)
         return self._go_on(record, job, instructions, now_s)
 
-    def model_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
-        """Go on with the jobs that waited for a model."""
-        waiting = [one for one in self._store.active() if one.model.sha256 == sha256]
+    def object_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
+        """Go on with the jobs that waited for a model or graph and now have all they need."""
+        waiting = [one for one in self._waiting_for(sha256) if not self._missing(one)]
         failpoint("device.model.arrived")
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
-    def model_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
-        """Give up the jobs whose model is not what its manifest says."""
-        waiting = [one for one in self._store.active() if one.model.sha256.startswith(sha16)]
+    def object_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
+        """Give up the jobs whose model or graph is not what its manifest says."""
+        waiting = self._waiting_for(sha16)
         event = WorkFailed(Refusal("model", reason))
         return [out for one in waiting for out in self.apply(one, event, now_s)]
 
@@ -173,19 +175,35 @@ class Jobs:
         """Return what the training thread should have in hand."""
         for record in self._store.active():
             if record.job.state is JobState.TRAINING:
-                return Work(record.key, record.plan, record.model.sha256)
+                return self._work_of(record)
         return None
 
-    def wanted_models(self) -> frozenset[str]:
-        """Return the SHA-256 of each global model that a job still needs."""
-        return frozenset(record.model.sha256 for record in self._store.active())
+    def wanted_objects(self) -> frozenset[str]:
+        """Return the SHA-256 of each model and graph that a job still needs."""
+        return frozenset(
+            manifest.sha256
+            for record in self._store.active()
+            for manifest, _ in self._needed(record)
+        )
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
-        model, digests = self._downloads.admit(assignment.model, tail)
+        if fault := assignment.fault(len(tail)):
+            raise PayloadError(fault)
+        own, graph_digests = assignment.split(tail)
+        model, digests = self._downloads.admit(assignment.model, own)
         failpoint("device.job.admitted")
         job, instructions = accept(JobKey(assignment.task, assignment.round))
         plan = self._surroundings.cut(assignment.plan)
-        record = JobRecord(job, plan, model, digests, assignment.deadline, created_s=now_s)
+        record = JobRecord(
+            job,
+            plan,
+            model,
+            digests,
+            assignment.deadline,
+            created_s=now_s,
+            graph=assignment.graph,
+            graph_digests=graph_digests,
+        )
         return self._begin(record, instructions, now_s)
 
     def _refuse(self, assignment: Assignment, cause: Refusal, now_s: float) -> list[Outgoing]:
@@ -262,9 +280,37 @@ class Jobs:
                 assert_never(instruction)
 
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
-        if self._downloads.is_here(record.model.sha256):
-            return self.apply(record, ModelArrived(), now_s)
-        progress = self._downloads.begin(record, now_s)
-        if progress.completed is not None:
-            return [*progress.outgoing, *self.apply(record, ModelArrived(), now_s)]
-        return [*self.apply(record, ModelAwaited(), now_s), *progress.outgoing]
+        begun = [
+            self._downloads.begin(manifest, digests, now_s)
+            for manifest, digests in self._missing(record)
+        ]
+        is_whole = all(progress.completed is not None for progress in begun)
+        event = ModelArrived() if is_whole else ModelAwaited()
+        asked = [out for progress in begun for out in progress.outgoing]
+        return [*self.apply(record, event, now_s), *asked]
+
+    def _work_of(self, record: JobRecord) -> Work:
+        backend = self._backend(record)
+        graph = record.graph if needs_graph(record.plan, backend) else None
+        sha256 = None if graph is None else graph.sha256
+        return Work(record.key, record.plan, record.model.sha256, backend or "none", sha256)
+
+    def _backend(self, record: JobRecord) -> str | None:
+        return self._surroundings.backend(record.plan, has_graph=record.graph is not None)
+
+    def _needed(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
+        """Return what a job needs before it can train: manifests and their chunks' digests."""
+        model = (record.model, record.digests)
+        if record.graph is None or not needs_graph(record.plan, self._backend(record)):
+            return [model]
+        return [model, (record.graph, record.graph_digests)]
+
+    def _missing(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
+        return [one for one in self._needed(record) if not self._downloads.is_here(one[0].sha256)]
+
+    def _waiting_for(self, sha256_prefix: str) -> list[JobRecord]:
+        return [
+            record
+            for record in self._store.active()
+            if any(one.sha256.startswith(sha256_prefix) for one, _ in self._needed(record))
+        ]

@@ -34,6 +34,8 @@ class TrainingRequest:
         parameters: The global model, shape ``(layout.size,)``; must not be written to.
         data: The device's examples.
         round_seed: Differs by task, round and device; the same when a job is repeated.
+        graph: The file of the task's training graph, as it travelled, where the job needs it.
+        state: What ``TrainingResult.state`` was after the task's round before, where it is kept.
     """
 
     plan: TrainingPlan
@@ -41,6 +43,8 @@ class TrainingRequest:
     parameters: F32
     data: Dataset
     round_seed: int
+    graph: Path | None = None
+    state: F32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,14 @@ class TrainingResult:
         delta: New parameters minus the global ones, shape ``(layout.size,)``.
         num_examples: Distinct examples trained on.
         metrics: Mean training loss, accuracy, as measured while training.
+        state: The optimizer's, where ``training.keep_state`` asks for it; its form is the
+            trainer's own.
     """
 
     delta: F32
     num_examples: int
     metrics: dict[str, float] = field(default_factory=dict)
+    state: F32 | None = None
 
 
 class Trainer(Protocol):
@@ -90,11 +97,15 @@ class Work:
         key: Task and round.
         plan: What to train.
         model_sha256: The global model, in the object store.
+        backend: What to train with.
+        graph_sha256: The training graph, in the object store, where the job needs it.
     """
 
     key: JobKey
     plan: TrainingPlan
     model_sha256: str
+    backend: str
+    graph_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

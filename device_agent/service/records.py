@@ -24,6 +24,7 @@ class JobRecord:
         created_s: When the assignment came, unix seconds.
         settled: What became of the update, once central has said so.
         receipt: Status of the update's final receipt, stored as its outbox row is removed.
+        graph: The task's training graph, where it has one, with its chunks' digests.
     """
 
     job: Job
@@ -34,6 +35,8 @@ class JobRecord:
     created_s: float
     settled: Outcome | None = None
     receipt: ReceiptStatus | None = None
+    graph: ObjectManifest | None = None
+    graph_digests: bytes = b""
 
     @property
     def key(self) -> JobKey:
@@ -67,6 +70,9 @@ class JobStore(Protocol):
 
     def unsettled(self, limit: int) -> list[JobKey]:
         """Return the delivered jobs of which it is not known what became, newest first."""
+
+    def newest_graphs(self, limit: int) -> list[ObjectManifest]:
+        """Return the training graphs of the newest jobs, newest first, cancelled ones left out."""
 
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""

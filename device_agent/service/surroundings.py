@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from device_agent.core import policy as owner
 from device_agent.core.admission import Situation, refusal
+from device_agent.core.backend import choose
 from device_agent.core.job import Refusal
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import Machine, Worker
@@ -47,14 +48,19 @@ class Surroundings:
             policy=self.policy,
             data=self.data,
             models=self.models,
-            backends=frozenset(self.machine.capabilities().backends),
+            backends=self.machine.capabilities().backends,
             memory_free_bytes=self.machine.memory_free_bytes(),
             is_warm=self.worker.is_warm,
             local_minutes=self.local_minutes(now_s),
             busy_with=busy_with,
             is_draining=self.is_draining,
         )
-        return refusal(assignment.task, assignment.plan, situation)
+        graph_bytes = None if assignment.graph is None else assignment.graph.size
+        return refusal(assignment.task, assignment.plan, situation, graph_bytes)
+
+    def backend(self, plan: TrainingPlan, *, has_graph: bool) -> str | None:
+        """Return what this device does a job with; None: with nothing that it has."""
+        return choose(plan, self.machine.capabilities().backends, has_graph=has_graph)
 
     def cut(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the plan with no more epochs than the owner allows."""

@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.service.ports import (
-    TrainingError,
-    TrainingRequest,
-    TrainingResult,
-    TrainingStoppedError,
-)
+from device_agent.service.ports import TrainingError, TrainingRequest, TrainingResult
 from device_agent.training.batches import batches, distinct_examples, total_steps
+from device_agent.training.graph_reader import MAX_UNPACKED_BYTES, GraphError, read_graph
+from device_agent.training.steps import check_delta, check_request, follow
+from learning.graph_file import decode_graph
 from learning.models import parameters, registry
+from schemas.errors import PayloadError
 
 if TYPE_CHECKING:
     from torch import nn
 
 F32 = NDArray[np.float32]
 
-_REPORTS = 20
 #: Integer buffers (batch counters) are not in the layout.
 _BUFFERS_ALLOWED = 1024
 
@@ -56,7 +54,7 @@ class TorchTrainer:
         """
         import torch  # noqa: PLC0415
 
-        _check(request)
+        check_request(request)
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         entropy = [request.round_seed, request.plan.training.seed]
@@ -65,7 +63,7 @@ class TorchTrainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(1 << 62)))
                 return self._train(request, rng, progress, should_stop)
-        except registry.ModelError as error:
+        except (registry.ModelError, GraphError, PayloadError) as error:
             raise TrainingError(str(error)) from error
         except (RuntimeError, TypeError, ValueError, IndexError, MemoryError) as error:
             message = f"model {request.plan.model}: {error}"
@@ -83,21 +81,13 @@ class TorchTrainer:
         training, examples = request.plan.training, len(request.data)
         steps = total_steps(examples, training)
         reference = request.layout.unflatten(request.parameters)
-        every = max(1, steps // _REPORTS)
         module = self._module(request, reference)
-
-        def after_step(step: int) -> None:
-            if should_stop():
-                message = f"stopped after {step} of {steps} steps"
-                raise TrainingStoppedError(message)
-            if step % every == 0 or step == steps:
-                progress(step / steps)
-
-        job = TorchJob(module, request.data, training, reference)
-        tally = job.run(batches(examples, training, rng), after_step)
+        job = TorchJob(module, request.data, training, reference, request.state)
+        tally = job.run(batches(examples, training, rng), follow(steps, progress, should_stop))
         module.zero_grad(set_to_none=True)
         delta = _delta(module, request, reference)
-        return TrainingResult(delta, distinct_examples(examples, training), tally.metrics())
+        count, state = distinct_examples(examples, training), job.state()
+        return TrainingResult(delta, count, tally.metrics(), state)
 
     def _module(self, request: TrainingRequest, values: Mapping[str, F32]) -> "nn.Module":
         plan = request.plan
@@ -107,34 +97,36 @@ class TorchTrainer:
             plan.input_shape,
             plan.classes,
             allow_list=self._allow_list,
-            max_parameters=request.layout.size + _BUFFERS_ALLOWED,
+            max_parameters=request.layout.size + _BUFFERS_ALLOWED + _most_frozen(request),
         )
-        parameters.write(module, values)
+        parameters.write(module, {**_stored(module, values, request), **values})
         return module
-
-
-def _check(request: TrainingRequest) -> None:
-    plan, data = request.plan, request.data
-    if data.x.shape[1:] != plan.input_shape or data.classes != plan.classes:
-        message = (
-            f"data: {data.name} has shape {data.x.shape[1:]} and {data.classes} classes, "
-            f"the job needs {plan.input_shape} and {plan.classes}"
-        )
-        raise TrainingError(message)
-    if not len(data):
-        message = f"data: {data.name} has no example"
-        raise TrainingError(message)
-    if request.parameters.shape != (request.layout.size,):
-        message = f"parameters: {request.parameters.shape}, the layout has {request.layout.size}"
-        raise TrainingError(message)
 
 
 def _delta(module: "nn.Module", request: TrainingRequest, reference: Mapping[str, F32]) -> F32:
     delta = np.empty(request.layout.size, dtype=np.float32)
     views = request.layout.unflatten(delta)
-    for name, trained in parameters.read(module).items():
-        np.subtract(trained, reference[name], out=views[name])
-    if not (np.isfinite(delta.min()) and np.isfinite(delta.max())):
-        message = "the trained parameters are not finite; lower learning_rate"
+    trained = parameters.read(module)
+    for name, view in views.items():
+        np.subtract(trained[name], reference[name], out=view)
+    return check_delta(delta)
+
+
+def _most_frozen(request: TrainingRequest) -> int:
+    """Return a bound on the number of frozen parameters, which the graph holds."""
+    return 0 if request.graph is None else MAX_UNPACKED_BYTES // 4
+
+
+def _stored(
+    module: "nn.Module", values: Mapping[str, F32], request: TrainingRequest
+) -> dict[str, F32]:
+    """Return the frozen parameters, which do not travel with the model but in the graph."""
+    missing = parameters.shapes_of(module).keys() - values.keys()
+    if not missing or request.graph is None:
+        return {}
+    graph = read_graph(decode_graph(request.graph.read_bytes(), MAX_UNPACKED_BYTES))
+    found = {name: value for name in missing if (value := graph.floats(name)) is not None}
+    if lost := sorted(missing - found.keys()):
+        message = f"frozen: the graph has no {lost[0]!r} as it is in torch; onnx can train it"
         raise TrainingError(message)
-    return delta
+    return found

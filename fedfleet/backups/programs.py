@@ -94,6 +94,7 @@ GATEWAY = Kind(
     named_objects=backups.NAMED_OBJECTS,
     schema=gateway_store.SCHEMA,
     version=gateway_store.SCHEMA_VERSION,
+    migrations=gateway_store.MIGRATIONS,
     adapt=_move_custody,
 )
 KINDS = {kind.name: kind for kind in (CENTRAL, GATEWAY)}

@@ -11,6 +11,7 @@ Check = Callable[[Parameter], str | None]
 _MAX_WIDTH = 65_536
 _MAX_LAYERS = 16
 _LENET_SIDE = 28
+_RESNET_SIDE = 4
 _IMAGE_DIMENSIONS = 3
 _WINDOW_DIMENSIONS = 2
 _MIN_LENGTH = 4
@@ -61,11 +62,19 @@ def _window_misfit(shape: Shape) -> str | None:
     return None if fits else f"it takes (channels, length) with at least {_MIN_LENGTH} samples"
 
 
+def _picture_misfit(shape: Shape) -> str | None:
+    fits = len(shape) == _IMAGE_DIMENSIONS and min(shape[1:]) >= _RESNET_SIDE
+    return None if fits else f"it takes (c, h, w) from {_RESNET_SIDE} pixels a side"
+
+
 BUILT_IN: Mapping[str, Architecture] = {
     "softmax": Architecture("learning.models.mlp:softmax", {}, _any_shape),
     "mlp": Architecture("learning.models.mlp:mlp", {"hidden": _widths_fault}, _any_shape),
     "lenet5": Architecture("learning.models.lenet5:LeNet5", {}, _image_misfit),
     "cnn1d": Architecture("learning.models.cnn1d:Cnn1d", {"width": _width_fault}, _window_misfit),
+    "resnet8": Architecture(
+        "learning.models.resnet8:ResNet8", {"width": _width_fault}, _picture_misfit
+    ),
 }
 
 

@@ -15,7 +15,9 @@ from regional_gateway.service.ports import AssignmentRow, FinalReceipt, StatusRo
 from schemas.messages import ObjectManifest, Settlement
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What leads to a version from the one before it.
+MIGRATIONS = {2: "ALTER TABLE assignments ADD COLUMN graph TEXT"}
 DATABASE = "gateway.db"
 SCHEMA = (
     OUTBOX_SCHEMA
@@ -39,6 +41,7 @@ CREATE TABLE assignments (
     model TEXT NOT NULL,
     received_s REAL NOT NULL,
     frame BLOB NOT NULL,
+    graph TEXT,
     PRIMARY KEY (task, round)
 );
 CREATE TABLE statuses (
@@ -73,7 +76,7 @@ RECEIPTS_KEPT_S = 7 * _DAY_S
 ASSIGNMENTS_KEPT_S = 7 * _DAY_S
 DEVICES_KEPT_S = 30 * _DAY_S
 _SETTLEMENTS_KEPT = 4 * MAX_SETTLED
-_ASSIGNMENT = "SELECT task, round, cohort, deadline_s, model, received_s FROM assignments"
+_ASSIGNMENT = "SELECT task, round, cohort, deadline_s, model, received_s, graph FROM assignments"
 _PRESENCE = "SELECT device, boot, seq, online, changed_s FROM devices"
 
 
@@ -135,10 +138,11 @@ class SqliteStore:
     def save_assignment(self, row: AssignmentRow, frame: bytes) -> None:
         """Keep an assignment; the same round's earlier frame is replaced."""
         self._connection.execute(
-            "INSERT INTO assignments (task, round, cohort, deadline_s, model, received_s, frame)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, round) DO UPDATE SET"
+            "INSERT INTO assignments"
+            " (task, round, cohort, deadline_s, model, received_s, frame, graph)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, round) DO UPDATE SET"
             " cohort = excluded.cohort, deadline_s = excluded.deadline_s,"
-            " model = excluded.model, frame = excluded.frame",
+            " model = excluded.model, frame = excluded.frame, graph = excluded.graph",
             (
                 *row.key,
                 json.dumps(row.cohort),
@@ -146,6 +150,7 @@ class SqliteStore:
                 row.model.model_dump_json(),
                 row.received_s,
                 frame,
+                None if row.graph is None else row.graph.model_dump_json(),
             ),
         )
 
@@ -240,7 +245,7 @@ def _presence(row: tuple[Any, ...]) -> Presence:
 
 
 def _assignment(row: tuple[Any, ...]) -> AssignmentRow:
-    task, number, cohort, deadline_s, model, received_s = row
+    task, number, cohort, deadline_s, model, received_s, graph = row
     return AssignmentRow(
         str(task),
         int(number),
@@ -248,4 +253,5 @@ def _assignment(row: tuple[Any, ...]) -> AssignmentRow:
         float(deadline_s),
         ObjectManifest.model_validate_json(str(model)),
         float(received_s),
+        None if graph is None else ObjectManifest.model_validate_json(str(graph)),
     )

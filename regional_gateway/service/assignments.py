@@ -89,7 +89,7 @@ class Assignments:
         """Keep an assignment and fan it out; a repeated one tells its statuses again.
 
         Raises:
-            MessageError: It is for another region, or its model does not fit its tail.
+            MessageError: It is for another region, or its objects do not fit its tail.
         """
         body = frame.body(Assignment)
         self._check(body, frame)
@@ -105,7 +105,7 @@ class Assignments:
         for number in fanout.superseded(rounds, body.task, body.round):
             self._drop((body.task, number))
         self._keep(row, frame, body.settled)
-        return [*self._fan_out(row, now_s), *self._models.fetch(row.model, frame.tail, now_s)]
+        return [*self._fan_out(row, now_s), *self._models.fetch(row, frame.tail, now_s)]
 
     def on_next(self, device: str, frame: Frame) -> list[Outgoing]:
         """Answer a device's question for its job."""
@@ -201,11 +201,8 @@ class Assignments:
         if body.region != self._links.region:
             message = f"region: {body.region!r}, this gateway serves {self._links.region!r}"
             raise MessageError(message)
-        if fault := body.model.fault():
+        if fault := body.fault(len(frame.tail)):
             raise MessageError(fault)
-        if len(frame.tail) != body.model.tail_bytes():
-            message = f"tail: {len(frame.tail)} bytes, must be {body.model.tail_bytes()}"
-            raise MessageError(message)
 
     def _keep(self, row: AssignmentRow, frame: Frame, settled: Iterable[Settlement]) -> None:
         self._store.save_assignment(row, frame.encode())
@@ -251,14 +248,16 @@ class Assignments:
 
 
 def _row(body: Assignment, now_s: float) -> AssignmentRow:
-    return AssignmentRow(body.task, body.round, body.cohort, body.deadline, body.model, now_s)
+    return AssignmentRow(
+        body.task, body.round, body.cohort, body.deadline, body.model, now_s, body.graph
+    )
 
 
 def _says_the_same(known: AssignmentRow, new: AssignmentRow) -> bool:
-    return (known.cohort, known.deadline_s, known.model) == (
+    return (known.cohort, known.deadline_s, known.objects) == (
         new.cohort,
         new.deadline_s,
-        new.model,
+        new.objects,
     )
 
 

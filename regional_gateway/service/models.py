@@ -1,7 +1,8 @@
-"""Global models: fetched from central once, multicast once, and repaired block by block.
+"""Global models and training graphs: fetched once, multicast once, and repaired block by block.
 
-A model that rides inline needs none of this; it lies in its assignment's frame, and is cut into
-blocks only for a device that asks for it.
+What is said of models here holds for graphs, which never ride inline. A model that rides inline
+needs none of this; it lies in its assignment's frame, and is cut into blocks only for a device
+that asks for it.
 """
 
 from regional_gateway.core.fanout import shares_model
@@ -22,7 +23,7 @@ from transport.puller import Puller, PullProgress
 
 
 class Models:
-    """The region's cache of models."""
+    """The region's cache of models and graphs."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
@@ -56,7 +57,16 @@ class Models:
         #: Who asked for what before it was here.
         self._waiting: dict[str, dict[str, Get]] = {}
 
-    def fetch(self, model: ObjectManifest, tail: bytes, now_s: float) -> list[Outgoing]:
+    def fetch(self, row: AssignmentRow, tail: bytes, now_s: float) -> list[Outgoing]:
+        """Fetch what an assignment names and what is not here; ``tail`` is its frame's."""
+        parts = _split(row, tail)
+        return [
+            out
+            for model, part in zip(row.objects, parts, strict=True)
+            for out in self._fetch(model, part, now_s)
+        ]
+
+    def _fetch(self, model: ObjectManifest, tail: bytes, now_s: float) -> list[Outgoing]:
         """Fetch a model unless it rides inline, is here or is already on its way."""
         if model.inline or self._objects.intact(model.sha256):
             return []
@@ -73,8 +83,8 @@ class Models:
         """Fetch every model that a current assignment names and that is not here."""
         outgoing: list[Outgoing] = []
         for row in self._store.assignments():
-            if not row.model.inline:
-                outgoing += self.fetch(row.model, self._tail(row), now_s)
+            if any(not one.inline for one in row.objects):
+                outgoing += self.fetch(row, self._tail(row), now_s)
         return outgoing
 
     def on_block(self, sha16: str, k: int, data: bytes, now_s: float) -> list[Outgoing]:
@@ -83,22 +93,23 @@ class Models:
         Raises:
             PayloadError: It is not the block that the manifest names.
         """
-        row = self._find(sha16)
-        if row is None or sha16 not in self._fetching():
+        found = self._find(sha16)
+        if found is None or sha16 not in self._fetching():
             return []
-        return self._go_on(row.model, self._puller.chunk(sha16, k, data, now_s))
+        return self._go_on(found[1], self._puller.chunk(sha16, k, data, now_s))
 
     def on_get(self, device: str, get: Get, now_s: float) -> list[Outgoing]:
         """Answer a device that misses blocks; a model that no assignment names is ignored."""
-        row = self._find(get.sha256)
-        if row is None:
+        found = self._find(get.sha256)
+        if found is None:
             return []
-        if row.model.inline:
+        row, model = found
+        if model.inline:
             return self._inline_blocks(device, row, get)
         if not self._objects.intact(get.sha256):
             self._waiting.setdefault(get.sha256, {})[device] = get
-            return self.fetch(row.model, self._tail(row), now_s)
-        return self._blocks(device, row.model, get)
+            return self.fetch(row, self._tail(row), now_s)
+        return self._blocks(device, model, get)
 
     def on_published(self, token: int, now_s: float) -> list[Outgoing]:
         """Take a PUBACK of the downlink: it paces the multicast."""
@@ -144,7 +155,11 @@ class Models:
 
     def _is_shared(self, sha256: str) -> bool:
         rows = self._store.assignments()
-        return any(shares_model(r.cohort) for r in rows if r.model.sha256 == sha256)
+        return any(
+            shares_model(row.cohort)
+            for row in rows
+            if sha256 in {one.sha256 for one in row.objects}
+        )
 
     def _blocks(self, device: str, model: ObjectManifest, get: Get) -> list[Outgoing]:
         path = self._objects.path(model.sha256)
@@ -152,7 +167,7 @@ class Models:
         return blocks(DOWNLINK, address, model.sha256, path, model.chunk_bytes, get.want)
 
     def _inline_blocks(self, device: str, row: AssignmentRow, get: Get) -> list[Outgoing]:
-        tail = self._tail(row)
+        tail, *_ = _split(row, self._tail(row))
         size = row.model.chunk_bytes
         address = self._links.device(device)
         sha16 = row.model.sha256[:SHA16_LENGTH]
@@ -170,9 +185,16 @@ class Models:
         frame = self._store.assignment_frame(row.key)
         return b"" if frame is None else decode_frame(frame).tail
 
-    def _find(self, sha256_prefix: str) -> AssignmentRow | None:
-        rows = self._store.assignments()
-        return next((r for r in rows if r.model.sha256.startswith(sha256_prefix)), None)
+    def _find(self, sha256_prefix: str) -> tuple[AssignmentRow, ObjectManifest] | None:
+        return next(
+            (
+                (row, one)
+                for row in self._store.assignments()
+                for one in row.objects
+                if one.sha256.startswith(sha256_prefix)
+            ),
+            None,
+        )
 
     def _fetching(self) -> tuple[str, ...]:
         return self._puller.keys()
@@ -181,7 +203,7 @@ class Models:
         if not self._is_releasing:
             return
         self._is_releasing = False
-        named = {row.model.sha256 for row in self._store.assignments()}
+        named = {one.sha256 for row in self._store.assignments() for one in row.objects}
         prefixes = {sha256[:SHA16_LENGTH] for sha256 in named}
         obsolete = [key for key in self._fetching() if key not in prefixes]
         for key in obsolete:
@@ -190,3 +212,9 @@ class Models:
             self._caster.cancel(sha256)
         failpoint("gateway.cache.trimmed")
         self._waiting = {s: gets for s, gets in self._waiting.items() if s in named}
+
+
+def _split(row: AssignmentRow, tail: bytes) -> tuple[bytes, ...]:
+    """Return the part of a frame's tail that belongs to each of ``row.objects``."""
+    end = row.model.tail_bytes()
+    return (tail[:end], tail[end:])[: len(row.objects)]

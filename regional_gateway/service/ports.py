@@ -20,6 +20,7 @@ class AssignmentRow:
         deadline_s: Central's clock, unix seconds; never compared with this machine's.
         model: The global model's manifest.
         received_s: When it first came; orders the assignments.
+        graph: The training graph's manifest, where the task has one.
     """
 
     task: str
@@ -28,11 +29,17 @@ class AssignmentRow:
     deadline_s: float
     model: ObjectManifest
     received_s: float
+    graph: ObjectManifest | None = None
 
     @property
     def key(self) -> Key:
         """Task and round."""
         return (self.task, self.round_number)
+
+    @property
+    def objects(self) -> tuple[ObjectManifest, ...]:
+        """What devices may ask for, in the order of the tail of its frame."""
+        return (self.model,) if self.graph is None else (self.model, self.graph)
 
 
 @dataclass(frozen=True, slots=True)

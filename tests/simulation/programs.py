@@ -19,6 +19,7 @@ from central.service.orchestrator import Orchestrator
 from central.service.ports import ExportModel, Job, JobDelayed, JobFailed
 from device_agent import app as device_app
 from device_agent.adapters.job_run import JobError, JobRun
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import SCHEMA_VERSION as DEVICE_VERSION
 from device_agent.app import Device
 from device_agent.core.job import Refusal
@@ -32,6 +33,7 @@ from regional_gateway.service import devices as gateway_devices
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.service.links import gateway_source
 from regional_gateway.settings import GatewaySettings
+from schemas.limits import MIB
 from schemas.topics import central_filters, device_filters, downlink_filters, uplink_filters
 from tests.simulation.disk import (
     SimulatedConnection,
@@ -238,7 +240,13 @@ class DeviceProgram(Program):
         data = {self.dataset.name: self.dataset}
         self.fence = Fence.claim(self.connection)
         self.job_run = JobRun(
-            self.name, data, objects, lambda _: trainer, self.folder / "parts", lambda: 0.0
+            self.name,
+            data,
+            objects,
+            lambda *_: trainer,
+            self.folder / "parts",
+            OptimizerStates(self.folder / "optimizer", MIB),
+            lambda: 0.0,
         )
         session = self._session(
             self.world.broker_of(self.region),

@@ -11,6 +11,7 @@ from central.adapters.stored_rounds import read_model
 from central.core.strategies.fedavg import FedAvg
 from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
+from central.service.ports import Prepared
 from schemas import topics
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
@@ -36,6 +37,7 @@ from transport.puller import Puller
 from updates.codecs import create
 from updates.layout import Layout
 
+GRAPH = b"graph"
 LAYOUT = Layout.of({"w": (3, 2), "b": (2,)})
 DIGITS = DataDescription(name="digits", shape=(1, 8, 8), classes=10, examples=100)
 
@@ -44,6 +46,7 @@ class TinyModeler:
     """The port ``Modeler`` without torch: eight parameters, accuracy grows with each round."""
 
     layout = LAYOUT
+    graph = GRAPH
     accuracies = ()
 
     def __init__(self):
@@ -55,11 +58,12 @@ class TinyModeler:
             message = f"model: {submission.model!r} is not known; there are: big, mlp"
             raise ValueError(message)
 
-    def first_model(self, submission, data):
+    def prepare(self, submission, data, scratch):
         if submission.model_params.get("broken"):
             message = "model_params: broken"
             raise ValueError(message)
-        return self.layout, np.zeros(self.layout.size, np.float32)
+        first = np.zeros(self.layout.size, np.float32)
+        return Prepared(self.layout, first, self.graph, "node Loop: not differentiable")
 
     def has_evaluation(self, data):
         return bool(self.accuracies)

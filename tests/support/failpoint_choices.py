@@ -46,6 +46,8 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.preparation.due",
         "central.preparation.begun",
         "central.preparation.stored",
+        "central.graph.stored",
+        "transport.object.written",
         "central.export.copied",
         "central.export.written",
         "central.export.noted",
@@ -99,6 +101,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "device.update.fsynced",
         "device.update.adopted",
     ),
+    **_acts("device", acts.stateful, "device.state.written", "device.state.stored"),
     **_acts("device", acts.cancels, "device.job.cancelled"),
     **_acts(
         "device",

@@ -56,6 +56,7 @@ INLINE = bytes(range(64))
 INLINE_SHA = hashlib.sha256(INLINE).hexdigest()
 MODEL_SHA = "ab" * 32
 LAYOUT_SHA = "cd" * 32
+GRAPH_SHA = "ef" * 32
 XFER = transfer_id(DEVICE, TASK, 3, INLINE_SHA)
 DIGESTS = b"\x11" * 32 + b"\x22" * 32
 
@@ -95,7 +96,18 @@ PLAN = TrainingPlan(
     parameters=61706,
     layout_sha256=LAYOUT_SHA,
     data="mnist",
-    training=Training(epochs=2, batch_size=16, learning_rate=0.1, proximal_mu=0.01, seed=7),
+    training=Training(
+        epochs=2,
+        batch_size=16,
+        learning_rate=0.1,
+        nesterov=True,
+        weight_decay=0.001,
+        loss="huber",
+        frozen=("features.*",),
+        proximal_mu=0.01,
+        keep_state=True,
+        seed=7,
+    ),
     codec="int8",
     codec_params={"block": 1024},
     privacy=Privacy(clip_norm=1.5),
@@ -117,6 +129,8 @@ EXAMPLES: tuple[Example, ...] = (
                 cores=4,
                 accelerator="none",
                 battery_percent=80,
+                providers=("cuda", "cpu"),
+                fallback="tensorrt: not in this onnxruntime",
             ),
             data=(DataDescription(name="mnist", shape=(1, 28, 28), classes=10, examples=600),),
             versions={"fedfleet": "0.1.0"},
@@ -147,9 +161,10 @@ EXAMPLES: tuple[Example, ...] = (
             plan=PLAN,
             model=ObjectManifest(sha256=MODEL_SHA, size=DEFAULT_CHUNK_BYTES + 1),
             settled=(SETTLED,),
+            graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
         ),
         src="central",
-        tail=DIGESTS,
+        tail=DIGESTS + b"\x33" * 32,
         header=(("aud", "gw/north"), ("task", TASK), ("round", 3), ("corr", "f" * 32)),
     ),
     Example(
@@ -219,7 +234,7 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         on_shortfall="abandon",
         regions=("north",),
         requires=Requirements(memory_mb=64),
-        training=Training(steps=10, optimizer="adam"),
+        training=Training(steps=10, optimizer="adamw"),
         strategy="fedadam",
         strategy_params={"server_lr": 0.1},
         codec="topk",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.adapters.job_run import JobError, JobRun
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import SqliteJobStore, open_store
 from device_agent.app import Device, compose
 from device_agent.core.job import JobKey, Refusal
@@ -181,7 +182,10 @@ class Bench:
         )
         data = {"digits": dataset()}
         scratch = self.path / "parts"
-        self.worker.run = JobRun(DEVICE, data, self.objects, self._trainer, scratch, lambda: 0.0)
+        states = OptimizerStates(self.path / "optimizer", MIB)
+        self.worker.run = JobRun(
+            DEVICE, data, self.objects, self._trainer, scratch, states, lambda: 0.0
+        )
         device = Device(
             settings, data, self.policy, self.connection, self.objects, self.machine, self.worker
         )
@@ -192,7 +196,7 @@ class Bench:
         if self.connect:
             self.give(Connected("main"))
 
-    def _trainer(self, plan: TrainingPlan) -> Trainer:
+    def _trainer(self, plan: TrainingPlan, backend: str) -> Trainer:
         return DrillTrainer() if plan.training.is_drill else self.trainer
 
     def reborn(self, **changes) -> "Bench":

@@ -159,6 +159,10 @@ def written(value):
         return "none"
     if isinstance(value, str):
         return f'`"{value}"`'
+    if isinstance(value, tuple):
+        return "`[]`"
+    if isinstance(value, bool):
+        return str(value).lower()
     return "`{}`" if not isinstance(value, int | float) else str(value)
 
 

@@ -18,6 +18,8 @@ CASES = [
     ("lenet5", {}, (1, 8, 9), 10, 61_706),
     ("cnn1d", {}, (6, 100), 5, 32_485),
     ("cnn1d", {"width": 3}, (1, 4), 2, 344),
+    ("resnet8", {}, (3, 32, 32), 10, 78_042),
+    ("resnet8", {"width": 2}, (1, 4, 5), 3, 1_321),
 ]
 
 
@@ -69,7 +71,7 @@ def test_no_model_normalizes_with_the_statistics_of_a_batch():
 @pytest.mark.parametrize(
     ("name", "params", "shape", "cause"),
     [
-        ("lenet6", {}, (1, 28, 28), "'lenet6' is not known; known are cnn1d, lenet5, mlp, soft"),
+        ("lenet6", {}, (1, 28, 28), "'lenet6' is not known; known are cnn1d, lenet5, mlp, resnet8, soft"),
         ("lenet5", {}, (1, 29, 28), r"lenet5 cannot take .*\(1, 29, 28\): it takes \(1, h, w\)"),
         ("lenet5", {}, (3, 28, 28), "cannot take"),
         ("lenet5", {}, (784,), "cannot take"),
@@ -81,6 +83,8 @@ def test_no_model_normalizes_with_the_statistics_of_a_batch():
         ("mlp", {"hidden": (8,) * 17}, (4,), "at most 16"),
         ("cnn1d", {"width": True}, (6, 100), "model_params.width: True"),
         ("cnn1d", {"width": 0.5}, (6, 100), "model_params.width: 0.5"),
+        ("resnet8", {}, (3, 3, 32), r"it takes \(c, h, w\) from 4 pixels a side"),
+        ("resnet8", {"depth": 3}, (3, 32, 32), "resnet8 has no such setting; it has: width"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_reason(name, params, shape, cause):

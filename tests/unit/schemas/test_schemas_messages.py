@@ -18,9 +18,12 @@ from schemas.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_COHORT,
+    MAX_GRAPH_BYTES,
+    MAX_HEADER_BYTES,
     MAX_INLINE_BYTES,
     MAX_OBJECT_BYTES,
     MAX_PAYLOAD_BYTES,
+    MAX_SIGNATURE_BYTES,
     MAX_WANT,
     MIN_CHUNK_BYTES,
 )
@@ -183,6 +186,11 @@ IDS = [f"dev-{number}" for number in range(MAX_COHORT + 1)]
         ("task.assign", "plan__model_params", {"x": [1] * 17}),
         ("task.assign", "plan__model_params", {"x": "y" * 61}),
         ("task.assign", "plan__codec_params", {"x": float("nan")}),
+        ("task.assign", "graph__size", 0),
+        ("task.assign", "plan__training__frozen", ["x"] * 33),
+        ("task.assign", "plan__training__frozen", ["x" * 101]),
+        ("task.assign", "plan__training__frozen", ["a b"]),
+        ("task.assign", "plan__training__loss", "hinge"),
         ("task.assign", "model__size", 0),
         ("task.assign", "model__size", MAX_OBJECT_BYTES + 1),
         ("task.assign", "model__chunk_bytes", MIN_CHUNK_BYTES - 1),
@@ -241,12 +249,42 @@ def test_the_largest_plan_and_the_longest_cohort_fit_one_frame_with_an_inline_mo
         settled=[],
         plan__model_params=settings,
         plan__codec_params=settings,
+        plan__training__frozen=["x" * 100] * 32,
         model__inline=True,
+        graph__size=MAX_GRAPH_BYTES,
     )
     header = WRITER["EXAMPLES"][3].build_header()
     assert header.type == "task.assign"
-    frame = decode_frame(encode_frame(header, largest, b"m" * MAX_INLINE_BYTES))
+    tail = b"m" * (MAX_INLINE_BYTES + largest.graph.tail_bytes())
+    frame = decode_frame(encode_frame(header, largest, tail))
     assert frame.body(Assignment) == largest
+
+
+def test_the_digests_of_the_largest_model_and_graph_fit_one_frame():
+    model = ObjectManifest(sha256=SHA, size=MAX_OBJECT_BYTES)
+    graph = ObjectManifest(sha256=SHA, size=MAX_GRAPH_BYTES)
+    tails = model.tail_bytes() + graph.tail_bytes()
+    assert tails + MAX_HEADER_BYTES + MAX_SIGNATURE_BYTES < MAX_PAYLOAD_BYTES
+
+
+def test_a_tail_is_the_models_and_then_the_graphs():
+    model = ObjectManifest(sha256=SHA, size=5, inline=True)
+    graph = ObjectManifest(sha256=SHA, size=DEFAULT_CHUNK_BYTES + 1)
+    both = read("task.assign").model_copy(update={"model": model, "graph": graph})
+    assert both.fault(5 + 64) is None
+    assert both.split(b"model" + b"g" * 64) == (b"model", b"g" * 64)
+    assert both.fault(5 + 32) == "tail: 37 bytes, must be 69"
+    alone = both.model_copy(update={"graph": None})
+    assert alone.fault(5) is None
+    assert alone.split(b"model") == (b"model", b"")
+
+
+def test_a_graph_is_pulled_and_bounded():
+    good = read("task.assign")
+    inline = good.graph.model_copy(update={"inline": True})
+    assert good.model_copy(update={"graph": inline}).fault(0) == "graph: inline, it must be pulled"
+    huge = good.graph.model_copy(update={"size": MAX_GRAPH_BYTES + 1})
+    assert good.model_copy(update={"graph": huge}).fault(0).startswith("graph: 1073741825 bytes")
 
 
 @given(st.integers(1, MAX_OBJECT_BYTES), st.integers(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))

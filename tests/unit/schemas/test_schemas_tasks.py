@@ -53,8 +53,13 @@ TRAINING_DEFAULTS = {
     "optimizer": "sgd",
     "learning_rate": 0.05,
     "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "loss": "cross_entropy",
+    "frozen": (),
     "proximal_mu": 0.0,
     "gradient_clip_norm": None,
+    "keep_state": False,
     "seed": 0,
 }
 json_values = st.recursive(

@@ -1,0 +1,75 @@
+"""Builds one model in a process of its own: ``python -m central.modeling.preparing``.
+
+The request comes as JSON on stdin; the results are files. torch's exporter keeps what it imported,
+and a file of somebody else's is parsed within limits: a process that ends gives all of it back.
+It ends with the process that asked, however that ends.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from central.modeling import sources
+from central.modeling.forward_store import ForwardStore
+from central.modeling.limits import apply_limits, end_with
+from central.modeling.requests import Outcome, PrepareRequest, Word
+from central.modeling.unsafe import UnsafeModelError
+from learning.models.architectures import ModelError
+
+if TYPE_CHECKING:
+    from central.modeling.forward import ForwardGraph
+
+
+def main() -> None:
+    """Do what the request on stdin says; a fault of ours is a traceback and exit code 1."""
+    request = PrepareRequest.model_validate_json(sys.stdin.buffer.read())
+    end_with(request.parent)
+    if request.limits is not None:
+        apply_limits(request.limits)
+    outcome = _outcome(request)
+    path = Path(request.scratch, Word.OUTCOME.value)
+    path.write_bytes(outcome.model_dump_json().encode())
+
+
+def _outcome(request: PrepareRequest) -> Outcome:
+    file = request.model.file
+    try:
+        return _build(request)
+    except UnsafeModelError as error:
+        return Outcome(refused=error.reason, gate=error.gate, file=error.file)
+    except ModelError as error:
+        return Outcome(refused=str(error))
+    except MemoryError:
+        if file is None:
+            raise
+        reason = "reading it takes more memory than is allowed"
+        return Outcome(refused=reason, gate="memory", file=file.name)
+
+
+def _build(request: PrepareRequest) -> Outcome:
+    key = sources.key_of(request.model)
+    forward = _forward(request, key)
+    if request.training is None:
+        return Outcome(key=key)
+    from central.modeling.trainable import write_trainable  # noqa: PLC0415 - imports onnx
+
+    return write_trainable(request, key, forward)
+
+
+def _forward(request: PrepareRequest, key: str) -> "ForwardGraph":
+    from central.modeling.forward import ForwardGraph  # noqa: PLC0415 - imports onnx
+
+    store = ForwardStore(Path(request.cache))
+    path = store.find(key)
+    if path is not None:
+        return ForwardGraph.load(path)
+    from central.modeling.trial import check_by_running  # noqa: PLC0415 - imports onnxruntime
+
+    forward = sources.build(request.model)
+    check_by_running(forward, request.model)
+    store.put(key, forward.to_bytes())
+    return forward
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""From a forward graph to what a task begins with: layout, first parameters, training graph."""
+
+from glob import escape
+from pathlib import Path
+
+from central.modeling.forward import ForwardGraph
+from central.modeling.requests import Outcome, PrepareRequest, Word
+from central.modeling.training_graph import (
+    StepSpec,
+    TrainingGraph,
+    UnsupportedModelError,
+    build_training_graph,
+)
+from learning.graph_file import encode_graph
+from learning.models.architectures import ModelError
+from schemas.tasks import Training
+from updates.layout import Layout
+from updates.model_file import encode_model
+
+
+def write_trainable(request: PrepareRequest, key: str, forward: ForwardGraph) -> Outcome:
+    """Write model and training graph into the scratch folder that the request names.
+
+    Raises:
+        ModelError: The model came as a file and has no training graph, so nothing can train it.
+    """
+    if request.training is None or not request.wants_graph:
+        _write_model(request, forward)
+        return Outcome(key=key)
+    try:
+        graph = build_training_graph(forward.model, step_spec(request.training, forward.fixed))
+    except UnsupportedModelError as error:
+        if request.model.file is not None:
+            message = f"model: it cannot be trained: {error}"
+            raise ModelError(message) from error
+        _write_model(request, forward)
+        return Outcome(key=key, reason=str(error))
+    _write_graph(request, graph)
+    return Outcome(key=key, has_graph=True)
+
+
+def step_spec(training: Training, fixed: tuple[str, ...]) -> StepSpec:
+    """Return the step of a task's training.
+
+    Args:
+        training: What the task says.
+        fixed: Names of tensors that are not trained, whatever it says.
+    """
+    is_sgd = training.optimizer == "sgd"
+    return StepSpec(
+        loss=training.loss,
+        optimizer=training.optimizer,
+        momentum=training.momentum if is_sgd else 0.0,
+        nesterov=is_sgd and training.nesterov,
+        weight_decay=training.weight_decay,
+        has_proximal=training.proximal_mu > 0,
+        has_clipping=training.gradient_clip_norm is not None,
+        frozen=(*training.frozen, *map(escape, fixed)),
+    )
+
+
+def _write_model(request: PrepareRequest, forward: ForwardGraph) -> None:
+    values = forward.values()
+    layout = Layout.of({name: array.shape for name, array in values.items()})
+    content = encode_model(layout, layout.flatten(values))
+    Path(request.scratch, Word.MODEL.value).write_bytes(content)
+
+
+def _write_graph(request: PrepareRequest, graph: TrainingGraph) -> None:
+    folder = Path(request.scratch)
+    (folder / Word.MODEL.value).write_bytes(encode_model(graph.layout, graph.first))
+    stored = encode_graph(graph.model.SerializeToString(deterministic=True))
+    (folder / Word.GRAPH.value).write_bytes(stored)

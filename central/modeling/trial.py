@@ -1,0 +1,83 @@
+"""A forward graph is run before it is kept: for two batch sizes, and beside what made it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from central.modeling.forward import ForwardGraph
+from central.modeling.running import ForwardSession
+from central.modeling.requests import ModelRequest
+from central.modeling.unsafe import UnsafeModelError
+from learning.models.architectures import ModelError, Shape
+from schemas.errors import shown
+
+F32 = NDArray[np.float32]
+
+#: Largest difference between what two runtimes give, relative to the largest logit (at least 1).
+TOLERANCE = 1e-4
+_BATCHES = (1, 3)
+
+
+def check_against(
+    forward: ForwardGraph, reference: Callable[[F32], F32], input_shape: Shape
+) -> None:
+    """Compare the graph, not dropping out, with what it was made from.
+
+    Args:
+        forward: The graph.
+        reference: Gives the logits of examples ``(n, *input_shape)``.
+        input_shape: Shape of one example.
+
+    Raises:
+        ModelError: They differ by more than ``TOLERANCE``.
+    """
+    session = ForwardSession(forward.to_bytes())
+    for x in _examples(input_shape):
+        logits = session.run(x, {})[0]
+        difference = largest_difference(logits, reference(x))
+        if not difference <= TOLERANCE:
+            message = (
+                f"model: its ONNX form gives other outputs: they differ by {difference:.3g}, "
+                f"at most {TOLERANCE} is allowed"
+            )
+            raise ModelError(message)
+
+
+def largest_difference(got: F32, expected: F32) -> float:
+    """Return the largest difference, relative to the largest expected value (at least 1)."""
+    if got.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
+
+
+def check_by_running(forward: ForwardGraph, request: ModelRequest) -> None:
+    """Run the graph on examples of the data's shape.
+
+    Raises:
+        ModelError: It does not take them, or its logits are not ``(n, classes)``;
+            ``UnsafeModelError`` if it came as a file.
+    """
+    try:
+        session = ForwardSession(forward.to_bytes())
+        for x in _examples(request.shape):
+            _check_logits(session.run(x, {})[0], len(x), request)
+    except ModelError as error:
+        if request.file is None:
+            raise
+        reason = str(error).removeprefix("model: ")
+        raise UnsafeModelError("trial", reason, request.file.name) from error
+
+
+def _check_logits(logits: F32, count: int, request: ModelRequest) -> None:
+    if logits.shape != (count, request.classes):
+        message = (
+            f"model: {shown(request.model)} gives {logits.shape} for {count} examples, "
+            f"{(count, request.classes)} are needed"
+        )
+        raise ModelError(message)
+
+
+def _examples(input_shape: Shape) -> list[F32]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((n, *input_shape), dtype=np.float32) for n in _BATCHES]

@@ -1,0 +1,120 @@
+"""onnxruntime's sessions as a device needs them: few threads, little memory, known providers.
+
+onnxruntime is imported when the first session is made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+_LOG = structlog.get_logger()
+
+CPU = "cpu"
+#: Names in settings and births -> names of onnxruntime.
+PROVIDERS = {
+    CPU: "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+#: From so many nodes on, planning which buffers to use again takes longer than training.
+_MANY_NODES = 3000
+_ERRORS_ONLY = 3
+#: ``y = Identity(x)`` of one number, an ONNX file: shows whether a provider really begins.
+_PROBE = bytes.fromhex(
+    "080812003a370a100a017812017922084964656e746974791201705a0f0a0178120a0a08080112040a020801"
+    "620f0a0179120a0a08080112040a02080142040a001012"
+)
+_SHRINK = "memory.enable_memory_arena_shrinkage"
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """What sessions are made with.
+
+    Attributes:
+        names: Best first; the last one is always the CPU.
+        fallback: Why it is not all that was asked for, or None.
+    """
+
+    names: tuple[str, ...] = (CPU,)
+    fallback: str | None = None
+
+    @property
+    def accelerator(self) -> str | None:
+        """The first one, if it is not the CPU."""
+        return None if self.names[0] == CPU else self.names[0]
+
+
+def find_providers(asked: Sequence[str]) -> Providers:
+    """Return which of the providers asked for work here; only the CPU needs no look.
+
+    Args:
+        asked: Keys of ``PROVIDERS``, best first.
+    """
+    if set(asked) <= {CPU}:
+        return Providers()
+    import onnxruntime  # noqa: PLC0415
+
+    available = set(onnxruntime.get_available_providers())
+    reasons = {name: _why_not(name, available) for name in dict.fromkeys(asked) if name != CPU}
+    working = [name for name in dict.fromkeys(asked) if not reasons.get(name)]
+    if CPU not in working:
+        working.append(CPU)
+    missing = [f"{name}: {why}" for name, why in reasons.items() if why]
+    return Providers(tuple(working), "; ".join(missing) or None)
+
+
+def make_session(
+    file: bytes, nodes: int, threads: int, providers: Sequence[str]
+) -> "InferenceSession":
+    """Return a session of a checked graph.
+
+    Args:
+        file: The ONNX file.
+        nodes: How many nodes it has.
+        threads: For one operator.
+        providers: Keys of ``PROVIDERS``, best first.
+    """
+    import onnxruntime  # noqa: PLC0415
+
+    wanted = [PROVIDERS[name] for name in providers]
+    session = onnxruntime.InferenceSession(file, _options(nodes, threads), providers=wanted)
+    if session.get_providers()[0] != wanted[0]:
+        _LOG.warning("provider_failed", asked=wanted[0], used=session.get_providers()[0])
+    return session
+
+
+def last_run(providers: Sequence[str]) -> Any:  # noqa: ANN401 - onnxruntime is not typed
+    """Return the options of a job's last step, after which spare memory is given back."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.RunOptions()
+    arenas = ["cpu:0", *("gpu:0" for name in providers if name != CPU)]
+    options.add_run_config_entry(_SHRINK, ";".join(dict.fromkeys(arenas)))
+    return options
+
+
+def _options(nodes: int, threads: int) -> "SessionOptions":
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS_ONLY
+    options.enable_mem_pattern = False  # it takes a third more memory, and no less time
+    options.enable_mem_reuse = nodes < _MANY_NODES
+    return options
+
+
+def _why_not(name: str, available: set[str]) -> str | None:
+    provider = PROVIDERS[name]
+    if provider not in available:
+        return "not in this onnxruntime"
+    session = make_session(_PROBE, 1, 1, [name, CPU])
+    return None if session.get_providers()[0] == provider else "it does not start here"
