@@ -3,13 +3,18 @@
 from central.modeling.training_graph.rules import (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
+    softmax,
 )
 from central.modeling.training_graph.rules.registry import (
     ZERO,
@@ -33,13 +38,18 @@ from central.modeling.training_graph.rules.registry import (
 GROUPS = (
     activations,
     arithmetic,
+    batch_normalization,
+    convolution,
     elementwise,
     indexing,
     matmul,
+    normalization,
+    pooling,
     reduction,
     resizing,
     shaping,
-    windows,
+    slicing,
+    softmax,
 )
 
 __all__ = [
