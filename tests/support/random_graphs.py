@@ -5,12 +5,23 @@ own reference implementation, so that the next one is only put where it is smoot
 needs positive values) and every shape is known.
 """
 
+import math
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from tests.support.random_nodes import OPERATORS
+
+
+class Erf(OpRun):
+    """In double: onnx's own rounds to float32."""
+
+    def _run(self, x):
+        return (np.vectorize(math.erf, otypes=["d"])(x),)
+
 
 BATCH = 3
 CLASSES = 3
@@ -58,7 +69,9 @@ class Sketch:
         fitting = [
             name
             for name in made
-            if (not ranks or self.values[name].ndim in ranks) and where(self.values[name])
+            if self.values[name].dtype == np.float64
+            and (not ranks or self.values[name].ndim in ranks)
+            and where(self.values[name])
         ]
         if not fitting:
             return None
@@ -130,7 +143,7 @@ def reference_loss(forward, labels):
         helper.make_tensor_value_info(name, kinds[name], list(v.shape))
         for name, v in tensors.items()
     )
-    evaluator = ReferenceEvaluator(model)
+    evaluator = ReferenceEvaluator(model, new_ops=[Erf])
     fixed = {name: _wide(value) for name, value in tensors.items()}
 
     def loss(parameters, x):
@@ -157,7 +170,7 @@ def _compute(node, feed):
     graph = helper.make_graph([_in_training(node)], "one", infos, outputs)
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feed)]
+    return [np.asarray(value) for value in ReferenceEvaluator(model, new_ops=[Erf]).run(None, feed)]
 
 
 def _in_training(node):

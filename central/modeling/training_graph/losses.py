@@ -7,7 +7,6 @@ differentiating the loss: ``(softmax - one hot) / valid`` needs no logarithm.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -22,30 +21,20 @@ HUBER_DELTA = 1.0
 _MATRIX = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Seeds:
-    """Where the backward half begins.
-
-    Attributes:
-        gradients: Of the mean loss, by the forward graph's output that they belong to.
-        sees_mask: Whether padding has no effect on the loss.
-    """
-
-    gradients: dict[str, str]
-    sees_mask: bool = True
-
-
 #: Gets the builder, the logits, the labels and each value's weight; returns loss and gradient.
 Elementwise = Callable[[GraphBuilder, str, str, str], tuple[str, str]]
 
 
-def emit_loss(builder: GraphBuilder, loss: LossName, logits: str) -> Seeds:
-    """Emit ``loss`` (float32, ``()``) and ``correct`` (int64, ``()``); return the seeds.
+def emit_loss(builder: GraphBuilder, loss: LossName, logits: str) -> dict[str, str]:
+    """Emit ``loss`` (float32, ``()``) and ``correct`` (int64, ``()``).
 
     Args:
         builder: Holds the forward half; ``labels`` and ``mask`` are inputs of the graph.
         loss: Which one.
         logits: The forward graph's output, shape ``(batch, ...)``.
+
+    Returns:
+        Gradients of the mean loss, by the forward graph's output that they belong to.
 
     Raises:
         UnsupportedModelError: The loss does not fit the output's shape.
@@ -54,7 +43,7 @@ def emit_loss(builder: GraphBuilder, loss: LossName, logits: str) -> Seeds:
         return _own_loss(builder)
     weights = _example_weights(builder)
     if loss == "cross_entropy":
-        return Seeds({logits: _cross_entropy(builder, logits, weights)})
+        return {logits: _cross_entropy(builder, logits, weights)}
     weights = _value_weights(builder, logits, weights)
     value, gradient = _ELEMENTWISE[loss](builder, logits, LABELS, weights)
     builder.emit("ReduceSum", value, keepdims=0, output=LOSS)
@@ -62,7 +51,7 @@ def emit_loss(builder: GraphBuilder, loss: LossName, logits: str) -> Seeds:
         _count_sides(builder, logits)
     else:
         _count_none(builder)
-    return Seeds({logits: gradient})
+    return {logits: gradient}
 
 
 def _example_weights(builder: GraphBuilder) -> str:
@@ -146,20 +135,20 @@ _ELEMENTWISE: dict[LossName, Elementwise] = {
 }
 
 
-def _own_loss(builder: GraphBuilder) -> Seeds:
+def _own_loss(builder: GraphBuilder) -> dict[str, str]:
     """Take the forward graph's loss: one number, or one an example, of which the mean is taken."""
     _count_none(builder)
     shape = builder.shape(OWN_LOSS)
     if shape == ():
         builder.emit("Identity", OWN_LOSS, output=LOSS)
-        return Seeds({OWN_LOSS: builder.scalar(1)}, sees_mask=MASK in builder.shapes)
+        return {OWN_LOSS: builder.scalar(1)}
     if len(shape) != 1 or isinstance(shape[0], int):
         reason = f"its output {LOSS!r} has shape {shape}, () or (batch,) is needed"
         raise UnsupportedModelError(reason, "take the mean inside the graph")
     weights = _example_weights(builder)
     weighted = builder.emit("Mul", OWN_LOSS, weights)
     builder.emit("ReduceSum", weighted, keepdims=0, output=LOSS)
-    return Seeds({OWN_LOSS: weights})
+    return {OWN_LOSS: weights}
 
 
 def _count_sides(builder: GraphBuilder, logits: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ _SETTINGS = {
     "Upsample": (1,),
 }
 _STATISTICS = (3, 4)
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,9 @@ def find_parameters(forward: onnx.ModelProto, spec: StepSpec) -> Parameters:
         UnsupportedModelError: Nothing is left to train, or a pattern matches nothing.
     """
     settings, statistics = _other_uses(forward.graph)
-    found = {
-        tensor.name: tensor
-        for tensor in forward.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name not in settings
-    }
-    _check_patterns(found, spec)
+    floats = [t for t in forward.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    _check_patterns([tensor.name for tensor in floats], spec)
+    found = {tensor.name: tensor for tensor in floats if tensor.name not in settings}
     free = {
         name: numpy_helper.to_array(found[name]).astype(np.float32, copy=False)
         for name in sorted(found)
@@ -90,10 +89,9 @@ def _uses(graph: onnx.GraphProto) -> Iterator[tuple[str, int, str]]:
             yield node.op_type, position, name
 
 
-def _check_patterns(found: dict[str, onnx.TensorProto], spec: StepSpec) -> None:
+def _check_patterns(found: list[str], spec: StepSpec) -> None:
     for pattern in spec.frozen:
-        one = StepSpec(frozen=(pattern,))
-        if not any(one.is_frozen(name) for name in found):
-            shown = ", ".join(list(found)[:3])
+        if not any(fnmatchcase(name, pattern) for name in found):
+            shown = ", ".join(found[:_SHOWN])
             reason = f"frozen: {pattern!r} matches no parameter (there are {shown}, ...)"
             raise UnsupportedModelError(reason, "correct the pattern")

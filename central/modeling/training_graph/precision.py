@@ -19,7 +19,6 @@ SINGLE_ONLY: Final = frozenset(
         "ConvTranspose",
         "Erf",
         "Gelu",
-        "GlobalAveragePool",
         "LayerNormalization",
         "OneHot",
         "Resize",
@@ -29,6 +28,8 @@ SINGLE_ONLY: Final = frozenset(
 #: What running a graph raises when its data or its nodes do not fit.
 RUN_ERRORS: Final = (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException)
 _NO_KERNEL = re.compile(r"implementation for (\w+)\(")
+#: Float32 only too, but the same as a reduction that is not.
+_REDUCTIONS: Final = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 _FATAL = 4
 _TRAINING_MODE_INPUTS = 3
 
@@ -74,12 +75,15 @@ def in_double(model: onnx.ModelProto, single: Iterable[str] = ()) -> onnx.ModelP
     for info in (*graph.input, *graph.output):
         if info.name in floats:
             info.type.tensor_type.elem_type = TensorProto.DOUBLE
+    ranks = {i.name: len(i.type.tensor_type.shape.dim) for i in (*graph.value_info, *graph.input)}
     del graph.value_info[:]
     for tensor in graph.initializer:
         tensor.CopyFrom(_doubled(tensor))
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
+        if node.op_type in _REDUCTIONS:
+            graph.initializer.append(_as_reduction(node, ranks[node.input[0]]))
         if node.op_type in single:
             graph.node.extend(_between_casts(node, floats))
         else:
@@ -152,6 +156,14 @@ def _double_attributes(node: onnx.NodeProto) -> None:
             item.t.CopyFrom(_doubled(item.t))
         elif node.op_type in {"Cast", "RandomNormalLike"} and item.i == TensorProto.FLOAT:
             item.i = TensorProto.DOUBLE
+
+
+def _as_reduction(node: onnx.NodeProto, rank: int) -> onnx.TensorProto:
+    """Make a global pooling the reduction that it is; return that one's axes."""
+    axes = f"{node.output[0]}/axes"
+    node.op_type = _REDUCTIONS[node.op_type]
+    node.input.append(axes)
+    return numpy_helper.from_array(np.arange(2, rank), axes)
 
 
 def _between_casts(node: onnx.NodeProto, floats: set[str]) -> list[onnx.NodeProto]:

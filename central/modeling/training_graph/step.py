@@ -56,8 +56,8 @@ def build_training_graph(forward: onnx.ModelProto, spec: StepSpec) -> TrainingGr
         UnsupportedModelError: The model cannot be trained this way, or a gradient is wrong.
     """
     draft = _Draft(forward, spec)
-    verify_gradients(draft.gradient_model(), draft.flat, draft.first, draft.classes)
-    return draft.step()
+    found = verify_gradients(draft.gradient_model(), draft.flat, draft.first, draft.classes)
+    return draft.step(may_pad=found.may_pad)
 
 
 class _Draft:
@@ -82,9 +82,8 @@ class _Draft:
         trainable = [tensor.name for tensor in self.flat.trainable]
         nodes = emit_forward(self.builder, graph, trainable)
         seeds = emit_loss(self.builder, self.spec.loss, names.LOGITS)
-        found = backpropagate(self.builder, nodes, seeds.gradients, trainable)
+        found = backpropagate(self.builder, nodes, seeds, trainable)
         self.gradient = self.flat.joined(self.builder, found, names.GRADIENT)
-        self.may_pad = seeds.sees_mask and not self.builder.running
 
     @property
     def classes(self) -> int | None:
@@ -100,8 +99,8 @@ class _Draft:
         inputs = [_info(names.PARAMETERS, (self.flat.layout.size,)), *self.data]
         return self._finish("gradient", inputs, outputs)
 
-    def step(self) -> TrainingGraph:
-        """Return the whole step."""
+    def step(self, *, may_pad: bool) -> TrainingGraph:
+        """Return the whole step; its metadata say whether a batch may be padded."""
         builder, spec = self.builder, self.spec
         values = self.flat.without_statistics(builder, names.PARAMETERS)
         gradient = self.gradient
@@ -114,6 +113,7 @@ class _Draft:
         updated = optimizers.emit_update(builder, spec, gradient, values, size)
         self.flat.with_statistics(builder, updated, builder.running, names.NEW_PARAMETERS)
         model = self._finish("training_step", *self._interface(spec.state_size(size)))
+        helper.set_model_props(model, {PADDING_KEY: "allowed" if may_pad else "forbidden"})
         return TrainingGraph(model, self.flat.layout, self.first, spec.state_size(size))
 
     def _interface(
@@ -140,8 +140,6 @@ class _Draft:
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
         model = self.builder.finish(name, inputs, outputs)
-        padding = "allowed" if self.may_pad else "forbidden"
-        helper.set_model_props(model, {PADDING_KEY: padding})
         onnx.checker.check_model(model, full_check=True)
         return model
 
