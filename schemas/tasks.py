@@ -73,8 +73,9 @@ class Training(PersonMessage):
     loss: Literal["cross_entropy", "bce", "mse", "huber", "model"] = Field(
         default="cross_entropy", description="model: the graph's own output `loss`"
     )
+    #: Not strict: inside of a program's message it is read as a list.
     frozen: tuple[NamePattern, ...] = Field(
-        default=(), max_length=32, description="parameters that are not trained"
+        default=(), max_length=32, strict=False, description="parameters that are not trained"
     )
     proximal_mu: float = Field(default=0.0, ge=0, le=1e6, description="FedProx")
     gradient_clip_norm: float | None = Field(default=None, gt=0)

@@ -1,7 +1,7 @@
 """Fixtures that every layer of tests may use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +21,16 @@ def test_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let every central of a run share its forward graphs: exporting one takes seconds."""
+    name = "FEDFLEET_MODEL_CACHE"
+    before = os.environ.get(name)
+    os.environ[name] = str(tmp_path_factory.mktemp("forward-graphs"))
+    yield
+    if before is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = before

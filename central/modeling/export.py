@@ -1,6 +1,6 @@
 """The final model for inference, made from the forward graph and checked before it has its name.
 
-Opset and IR version are the oldest that hold the graph, so that runtimes from 1.14 on load it.
+Opset 18 and IR version 8: onnxruntime loads them since 1.14, older than any that trains here.
 """
 
 import os
@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper, version_converter
 
-from central.modeling.forward import ForwardGraph
-from central.modeling.running import INPUT, LABELS, LOSS, TRAINING_MODE, ForwardSession
+from central.modeling.forward import OPSET, ForwardGraph
+from central.modeling.running import LABELS, LOSS, MASK, TRAINING_MODE, ForwardSession
 from central.modeling.trial import TOLERANCE, largest_difference
 
 F32 = NDArray[np.float32]
 
 _CHECKED_BATCHES = (1, 3)
+#: Newest opset by minor version, https://onnxruntime.ai/docs/reference/compatibility.html.
+_OPSETS = {8: 14, 9: 15, 11: 16, 12: 17, 14: 18}
 
 
 class ExportError(RuntimeError):
@@ -102,28 +104,42 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         if graph.initializer[place].name not in used:
             del graph.initializer[place]
     for place in reversed(range(len(graph.input))):
-        if graph.input[place].name == LABELS and LABELS not in used:
+        name = graph.input[place].name
+        if name in (LABELS, MASK) and name not in used:
             del graph.input[place]
 
 
-def export_for(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return the model for a runtime that knows no later opset than ``opset``.
+def export_for(model: onnx.ModelProto, runtime: str) -> onnx.ModelProto:
+    """Return the model in the newest opset that a version of onnxruntime loads, 18 at most.
 
-    A graph of opset 18 runs from onnxruntime 1.14 on (February 2023), older than any that fedfleet
-    supports; this is for other runtimes.
+    Every onnxruntime that fedfleet itself needs has opset 18; older ones are for devices that
+    only infer.
+
+    Args:
+        model: Of opset 18.
+        runtime: Version of onnxruntime, such as ``1.12.1``.
 
     Raises:
-        ExportError: An operator of it has no older form.
+        ExportError: The version is not known, or an operator of the model has no older form.
     """
-    version = next(entry.version for entry in model.opset_import if not entry.domain)
-    if version <= opset:
+    opset = _opset_of(runtime)
+    if opset >= OPSET:
         return model
     try:
-        return onnx.version_converter.convert_version(model, opset)
+        return version_converter.convert_version(model, opset)
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         message = f"export: it cannot be made opset {opset}: {first[:200]}"
         raise ExportError(message) from error
+
+
+def _opset_of(runtime: str) -> int:
+    major, _, rest = runtime.partition(".")
+    minor = rest.partition(".")[0]
+    if major != "1" or not minor.isdecimal() or int(minor) < min(_OPSETS):
+        message = f"export: onnxruntime {runtime} is not known, 1.{min(_OPSETS)} is the oldest"
+        raise ExportError(message)
+    return _OPSETS[max(known for known in _OPSETS if known <= int(minor))]
 
 
 def _check(
@@ -142,6 +158,3 @@ def _check(
         if not difference <= TOLERANCE:
             message = f"export: outputs differ by {difference}, at most {TOLERANCE} is allowed"
             raise ExportError(message)
-
-
-__all__ = ["INPUT", "ExportError", "TensorProto", "export_for", "export_onnx", "inference_model"]

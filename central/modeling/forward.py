@@ -131,7 +131,8 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.value_info[:]
     del made.graph.quantization_annotation[:]
     keep_inputs(made.graph)
-    for part in (made.graph, *made.graph.node, *made.graph.initializer, *made.graph.input):
+    graph = made.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.doc_string = ""
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
@@ -147,7 +148,9 @@ def share_training_mode(model: onnx.ModelProto, *, every: bool) -> None:
         model: Changed in place.
         every: Whether a Dropout that says nothing, or false, drops out while training as well.
     """
-    truths = {name for name, value in _constants(model.graph) if value.dtype == bool and value.all()}
+    truths = {
+        name for name, value in _constants(model.graph) if value.dtype == bool and value.all()
+    }
     dropped = [
         node
         for node in model.graph.node
@@ -173,7 +176,7 @@ def name_ends(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """
     changes = {old: new for old, new in names.items() if old != new}
     taken = _all_names(model.graph)
-    for new in changes.values():
+    for new in list(changes.values()):
         if new in taken and new not in changes:
             changes[new] = _free(f"{new}_", taken)
     for node in model.graph.node:
@@ -192,7 +195,9 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
 
 def _free(stem: str, taken: Iterable[str]) -> str:
     known = set(taken)
-    return next(name for number in range(len(known) + 1) if (name := f"{stem}{number}") not in known)
+    return next(
+        name for number in range(len(known) + 1) if (name := f"{stem}{number}") not in known
+    )
 
 
 def _constants(graph: onnx.GraphProto) -> Iterable[tuple[str, NDArray[np.generic]]]:

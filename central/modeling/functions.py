@@ -23,7 +23,9 @@ def inlined(model: onnx.ModelProto, max_nodes: int) -> onnx.ModelProto:
     """
     if not model.functions:
         return model
-    bodies = {(function.domain, function.name): list(function.node) for function in model.functions}
+    bodies = {
+        (function.domain, function.name): list(function.node) for function in model.functions
+    }
     if len(bodies) != len(model.functions):
         raise UnsafeModelError("functions", "two functions have one name")
     sizes: dict[Name, int] = {}

@@ -214,5 +214,3 @@ def _check_by_onnx(model: onnx.ModelProto) -> None:
     except (onnx.checker.ValidationError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
         raise UnsafeModelError("checker", first[:300]) from error
-
-

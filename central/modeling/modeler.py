@@ -64,7 +64,9 @@ class GraphModeler:
             message = f"requires.backend: {name} is an .onnx file, the backend torch has no code"
             raise ModelError(message)
 
-    def prepare(self, submission: TaskSubmission, data: DataDescription, scratch: Path) -> Prepared:
+    def prepare(
+        self, submission: TaskSubmission, data: DataDescription, scratch: Path
+    ) -> Prepared:
         """Return the first parameters of a task's model, from its seed, and its training graph.
 
         Args:

@@ -13,7 +13,7 @@ from learning.models.architectures import ModelError
 
 F32 = NDArray[np.float32]
 
-INPUT, LOGITS, LABELS, LOSS = "input", "logits", "labels", "loss"
+INPUT, LOGITS, LABELS, MASK, LOSS = "input", "logits", "labels", "mask", "loss"
 #: One scalar for every Dropout of a graph: true while training.
 TRAINING_MODE = "training_mode"
 EXAMPLE_BYTES = "fedfleet.example_bytes"
@@ -94,6 +94,8 @@ class ForwardSession:
         feeds: dict[str, NDArray[np.generic]] = {INPUT: x, **values, **self._fixed}
         if LABELS in self._inputs:
             feeds[LABELS] = self._labels(len(x), labels)
+        if MASK in self._inputs:
+            feeds[MASK] = np.ones(len(x), np.float32)
         wanted = [LOGITS, LOSS] if self.has_loss else [LOGITS]
         try:
             found: list[F32] = self._session.run(wanted, feeds)

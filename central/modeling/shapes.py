@@ -24,7 +24,9 @@ def check_shapes(model: onnx.ModelProto, value_bytes: int) -> None:
     """
     for name, size in sizes(model):
         if size > value_bytes:
-            message = f"the value {shown(name)} takes {size} bytes, at most {value_bytes} are allowed"
+            message = (
+                f"the value {shown(name)} takes {size} bytes, at most {value_bytes} are allowed"
+            )
             raise UnsafeModelError("shapes", message)
 
 
@@ -59,4 +61,6 @@ def _bytes(value: onnx.ValueInfoProto) -> int | None:
         return None
     if not all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
         return None
-    return math.prod(dimension.dim_value for dimension in kind.shape.dim) * ITEM_BYTES[kind.elem_type]
+    return (
+        math.prod(dimension.dim_value for dimension in kind.shape.dim) * ITEM_BYTES[kind.elem_type]
+    )

@@ -59,6 +59,7 @@ def check_by_running(forward: ForwardGraph, request: ModelRequest) -> None:
             ``UnsafeModelError`` if it came as a file.
     """
     try:
+        _check_input(forward, request.shape)
         session = ForwardSession(forward.to_bytes())
         for x in _examples(request.shape):
             _check_logits(session.run(x, {})[0], len(x), request)
@@ -67,6 +68,17 @@ def check_by_running(forward: ForwardGraph, request: ModelRequest) -> None:
             raise
         reason = str(error).removeprefix("model: ")
         raise UnsafeModelError("trial", reason, request.file.name) from error
+
+
+def _check_input(forward: ForwardGraph, shape: Shape) -> None:
+    dimensions = forward.model.graph.input[0].type.tensor_type.shape.dim[1:]
+    wanted = tuple(one.dim_value if one.HasField("dim_value") else None for one in dimensions)
+    fits = len(wanted) == len(shape) and all(
+        size is None or size == given for size, given in zip(wanted, shape, strict=True)
+    )
+    if not fits:
+        message = f"model: it takes examples of shape {wanted}, those of the data have {shape}"
+        raise ModelError(message)
 
 
 def _check_logits(logits: F32, count: int, request: ModelRequest) -> None:

@@ -58,12 +58,13 @@ class Assignments:
     def fault(self, task: TaskRecord) -> str | None:
         """Return what is wrong with the files of a task's model and graph; None: nothing."""
         graph = task.plan.graph_sha256 if task.plan else None
-        for what, sha256 in (("model", task.model_sha256), ("graph", graph)):
-            try:
+        named = {"model": task.model_sha256, "graph": graph}
+        try:
+            for what, sha256 in named.items():
                 if sha256 is not None:
                     self._manifest(sha256, inline=what == "model")
-            except ObjectDamagedError as error:
-                return f"{what}: {error}"
+        except ObjectDamagedError as error:
+            return f"{what}: {error}"
         return None
 
     def answered(self, task: str, number: int, device: str) -> None:

@@ -91,6 +91,7 @@ def _prefix(task: str, kind: str) -> str:
 
 
 def _read(path: Path) -> F32 | None:
-    state = np.load(path, allow_pickle=False)
+    with path.open("rb") as file:
+        state = np.lib.format.read_array(file, allow_pickle=False)
     is_state = state.dtype == np.float32 and state.ndim == 1 and np.isfinite(state).all()
     return state if is_state else None

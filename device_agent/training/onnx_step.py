@@ -1,4 +1,4 @@
-"""One training graph in a session: what it needs is checked once, then it takes step after step."""
+"""One training graph in a session: it is checked once, then it takes step after step."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -120,13 +120,16 @@ def _most_frozen(request: TrainingRequest) -> int:
 def _stored(
     module: "nn.Module", values: Mapping[str, F32], request: TrainingRequest
 ) -> dict[str, F32]:
-    """Return the frozen parameters, which do not travel with the model but in the graph."""
+    """Return what does not travel with the model: constants, and what the graph holds frozen."""
     missing = parameters.shapes_of(module).keys() - values.keys()
+    trained = {name for name, _ in module.named_parameters()}
+    constants = {n: v for n, v in parameters.read(module).items() if n in missing - trained}
+    missing &= trained
     if not missing or request.graph is None:
-        return {}
+        return constants
     graph = read_graph(decode_graph(request.graph.read_bytes(), MAX_UNPACKED_BYTES))
     found = {name: value for name in missing if (value := graph.floats(name)) is not None}
     if lost := sorted(missing - found.keys()):
         message = f"frozen: the graph has no {lost[0]!r} as it is in torch; onnx can train it"
         raise TrainingError(message)
-    return found
+    return constants | found

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 BrokerKind = Literal["embedded", "mosquitto"]
+#: What devices train with; ``mixed``: half of each region's with each.
+BackendKind = Literal["onnx", "torch", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Options:
     alpha: float = 0.5
     seed: int = 0
     broker: BrokerKind = "embedded"
+    backend: BackendKind = "onnx"
     learning_rate: float | None = None
     epochs: int | None = None
     batch_size: int | None = None

@@ -76,11 +76,12 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One device: who it is and the arguments that give it its data."""
+    """One device: who it is, the arguments that give it its data, and what it trains with."""
 
     region: str
     device: str
     data_arguments: tuple[str, ...]
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,8 @@ def _deal(options: Options, files: Sequence[Path]) -> tuple[tuple[Member, ...], 
     for index in range(options.devices):
         shard = ("--shard", f"{index + 1}/{options.devices}", "--alpha", f"{options.alpha:g}")
         arguments = ("--data", source, *shard, "--split-seed", str(options.seed))
-        members.append(Member(_region(options, index), f"device-{index + 1}", arguments))
+        region, backend = _region(options, index), _backend(options, index)
+        members.append(Member(region, f"device-{index + 1}", arguments, backend))
     return tuple(members), (source,)
 
 
@@ -194,15 +196,21 @@ def _deal_files(
     for index, path in enumerate(chosen):
         name = path.stem.lower()
         device = name if is_id(name) else f"device-{index + 1}"
-        members.append(
-            Member(_region(options, index), device, ("--data", f"{options.data}={path}"))
-        )
+        arguments = ("--data", f"{options.data}={path}")
+        region, backend = _region(options, index), _backend(options, index)
+        members.append(Member(region, device, arguments, backend))
     held_out = (f"{options.data}={path}" for path in ordered if path not in chosen)
     return tuple(members), tuple(held_out)
 
 
 def _region(options: Options, index: int) -> str:
     return f"region-{index % options.regions + 1}"
+
+
+def _backend(options: Options, index: int) -> str:
+    if options.backend != "mixed":
+        return options.backend
+    return ("onnx", "torch")[index // options.regions % 2]
 
 
 def _fedfleet(*arguments: str) -> tuple[str, ...]:
@@ -236,7 +244,7 @@ def _gateway(common: tuple[str, ...], place: Place, region: str) -> Process:
 
 
 def _device(common: tuple[str, ...], place: Place, member: Member) -> Process:
-    who = ("--region", member.region, "--id", member.device)
+    who = ("--region", member.region, "--id", member.device, "--backend", member.backend)
     state = _state(place, member.device)
     broker = ("--broker", place.url(member.device))
     argv = _fedfleet("device", *broker, *common, *who, *member.data_arguments, *state)

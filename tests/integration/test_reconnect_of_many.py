@@ -16,6 +16,7 @@ import structlog
 
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import open_store
 from device_agent.app import Device
 from device_agent.app import compose as compose_device
@@ -28,6 +29,7 @@ from regional_gateway.adapters.store import SCHEMA, SCHEMA_VERSION
 from regional_gateway.app import compose as compose_gateway
 from regional_gateway.service.gateway import Gateway
 from regional_gateway.settings import GatewaySettings
+from schemas.limits import MIB
 from schemas.topics import (
     Kind,
     Topic,
@@ -106,7 +108,14 @@ class Agent(Program):
         rng = np.random.default_rng([seed, 1])
         x = rng.standard_normal((8, 4), dtype=np.float32)
         data = {"digits": Dataset(x, rng.integers(0, 3, 8), 3, "digits")}
-        self.run = JobRun(name, data, objects, lambda _: DrillTrainer(), root / "parts")
+        self.run = JobRun(
+            name,
+            data,
+            objects,
+            lambda *_: DrillTrainer(),
+            root / "parts",
+            OptimizerStates(root / "optimizer", MIB),
+        )
         settings = DeviceSettings(region=REGION, id=name, state_dir=root)
         machine = LocalMachine(())
         device = Device(settings, data, LocalPolicy(), connection, objects, machine, self.hand)

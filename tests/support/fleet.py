@@ -43,6 +43,7 @@ class Shape:
         central: Further arguments of central.
         environment: Variables of every program.
         protocol: ``--mqtt-protocol`` of every program.
+        backends: What a device trains with, for those that do not choose by themselves.
     """
 
     devices: Sequence[str] = ("d1", "d2", "d3", "d4")
@@ -51,6 +52,7 @@ class Shape:
     central: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     protocol: str = "auto"
+    backends: Mapping[str, str] = field(default_factory=dict)
 
     def region_of(self, device: str) -> str:
         return self.regions[self.devices.index(device) % len(self.regions)]
@@ -235,7 +237,8 @@ class Fleet:
         for index, device in enumerate(self.shape.devices):
             who = ("--region", self.shape.region_of(device), "--id", device)
             data = ("--data", self.shape.data, "--shard", f"{index + 1}/{count}")
-            self._add(device, "device", *who, *data)
+            backend = ("--backend", self.shape.backends.get(device, "auto"))
+            self._add(device, "device", *who, *data, *backend)
 
     def _add(self, name: str, verb: str, *arguments: str) -> None:
         logs = self.folder / "logs"

@@ -24,6 +24,13 @@ _INHERITED = {
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+def _common() -> dict[str, str]:
+    """Return what every program gets; central's exported models are shared by a run's tests."""
+    name = "FEDFLEET_MODEL_CACHE"
+    shared = {name: os.environ[name]} if name in os.environ else {}
+    return {**_INHERITED, **_ONE_THREAD, **shared}
+
+
 def fedfleet_command(*arguments: str) -> list[str]:
     """Return the command line of one verb, as a person would type it."""
     return [sys.executable, "-m", "fedfleet", *arguments]
@@ -40,7 +47,7 @@ def run_verb(
         timeout=within_s,
         check=False,
         cwd=REPOSITORY,
-        env={**_INHERITED, **_ONE_THREAD, **environment},
+        env={**_common(), **environment},
     )
 
 
@@ -60,7 +67,7 @@ class Program:
         self.name = name
         self.command = list(command)
         self._log_path = log_path
-        self.environment = {**_INHERITED, **_ONE_THREAD, **(environment or {})}
+        self.environment = {**_common(), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._is_frozen = False
 

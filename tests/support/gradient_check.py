@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
@@ -41,7 +43,7 @@ class Case:
     """One small graph from ``input`` ``(batch, *shape)`` to ``y``.
 
     ``body`` is ONNX text; float ``parameters`` and the input are differentiated, ``constants``
-    are not. ``torch`` gets the input and the parameters by name, all float64.
+    are not. ``torch`` gets the input, and the parameters by name, all float64.
     """
 
     name: str
@@ -99,8 +101,7 @@ def gradient_graph(prepared: onnx.ModelProto, targets: Sequence[str]) -> onnx.Mo
     for name in targets:
         output = builder.emit("Identity", found[name], output=f"gradient of {name}")
         outputs.append(helper.make_tensor_value_info(output, dtype, builder.shape(name)))
-    model = builder.finish("gradients", inputs, outputs)
-    return model
+    return builder.finish("gradients", inputs, outputs)
 
 
 def as_double(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -117,19 +118,21 @@ def as_double(model: onnx.ModelProto) -> onnx.ModelProto:
         if info.type.tensor_type.elem_type == FLOAT:
             info.type.tensor_type.elem_type = DOUBLE
     for node in graph.node:
-        for item in node.attribute:
-            if node.op_type == "Cast" and item.name == "to" and item.i == FLOAT:
-                item.i = DOUBLE
-            if item.HasField("t") and item.t.data_type == FLOAT:
-                array = numpy_helper.to_array(item.t).astype(np.float64)
-                item.t.CopyFrom(numpy_helper.from_array(array))
+        _widen(node)
     return double
+
+
+def _widen(node: onnx.NodeProto) -> None:
+    for item in node.attribute:
+        if node.op_type == "Cast" and item.name == "to" and item.i == FLOAT:
+            item.i = DOUBLE
+        if item.HasField("t") and item.t.data_type == FLOAT:
+            array = numpy_helper.to_array(item.t).astype(np.float64)
+            item.t.CopyFrom(numpy_helper.from_array(array))
 
 
 def check(case: Case, batches: Sequence[int] = BATCHES) -> None:
     """Compare in float64 with differences and torch, then float32 with float64."""
-    import onnxruntime
-
     targets = ["input", *case.parameters]
     prepared = prepare(case.model(), list(case.parameters))
     single = gradient_graph(prepared, targets)
@@ -157,8 +160,6 @@ def check(case: Case, batches: Sequence[int] = BATCHES) -> None:
 
 def gradients_in_float32(case: Case, batch: Array) -> dict[str, Array]:
     """Return the gradients of the sum of ``y``, as onnxruntime computes them."""
-    import onnxruntime
-
     targets = ["input", *case.parameters]
     prepared = prepare(case.model(), list(case.parameters))
     model = gradient_graph(prepared, targets)
@@ -214,12 +215,11 @@ def _compare_with_torch(
 ) -> None:
     if case.torch is None:
         return
-    import torch
-
     leaves = {
         name: torch.from_numpy(np.array(array)).requires_grad_() for name, array in feeds.items()
     }
-    result = case.torch(**leaves)
+    others = {name: leaf for name, leaf in leaves.items() if name != "input"}
+    result = case.torch(leaves["input"], **others)
     _compare(f"{case.name}: torch's forward", result.detach().numpy(), y, 1e-6)
     result.backward(torch.from_numpy(seed))
     for name, leaf in leaves.items():

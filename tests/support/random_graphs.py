@@ -99,7 +99,9 @@ class Sketch:
         joined = flat[0] if len(flat) == 1 else self.add("Concat", *flat, axis=1)
         width = self.values[joined].shape[1]
         bound = 1 / np.sqrt(width)
-        self.add("Gemm", joined, self.weight((width, CLASSES), -bound, bound), self.weight(CLASSES))
+        self.add(
+            "Gemm", joined, self.weight((width, CLASSES), -bound, bound), self.weight(CLASSES)
+        )
         self.nodes[-1].output[0] = "logits"
         return self._model()
 

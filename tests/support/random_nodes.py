@@ -98,7 +98,9 @@ def where(sketch, operator):
         above = sketch.add("Greater", name, sketch.constant(0.1, np.float32))
         sketch.unused.remove(above)
         other = sketch.weight(sketch.values[name].shape[1:])
-        sketch.add("Where", above, *((name, other) if sketch.rng.random() < 0.5 else (other, name)))
+        sketch.add(
+            "Where", above, *((name, other) if sketch.rng.random() < 0.5 else (other, name))
+        )
 
 
 @operator("PRelu")
@@ -263,7 +265,9 @@ def flatten(sketch, operator):
 
 @operator("Squeeze", "Unsqueeze")
 def squeeze(sketch, operator):
-    if (name := sketch.pick(2, 3)) and (wide := sketch.add("Unsqueeze", name, sketch.constant([1]))):
+    if (name := sketch.pick(2, 3)) and (
+        wide := sketch.add("Unsqueeze", name, sketch.constant([1]))
+    ):
         if operator == "Squeeze":
             sketch.add("Squeeze", wide, sketch.constant([1]))
 
@@ -319,7 +323,9 @@ def pad(sketch, operator):
 
 @operator("Expand")
 def expand(sketch, operator):
-    if (name := sketch.pick(2, 3)) and (wide := sketch.add("Unsqueeze", name, sketch.constant([1]))):
+    if (name := sketch.pick(2, 3)) and (
+        wide := sketch.add("Unsqueeze", name, sketch.constant([1]))
+    ):
         shape = sketch.values[wide].shape
         sketch.add("Expand", wide, sketch.constant([1, 2, *shape[2:]]))
 

@@ -15,7 +15,7 @@ from central.modeling.forward import (
     tidied,
 )
 from central.modeling.import_gate import GateLimits, read_model
-from central.modeling.running import INPUT, LABELS, LOGITS, LOSS
+from central.modeling.running import INPUT, LABELS, LOGITS, LOSS, MASK
 from central.modeling.unsafe import UnsafeModelError
 from schemas.errors import shown
 
@@ -45,13 +45,6 @@ def forward_graph(path: Path, limits: GateLimits | None = None) -> ForwardGraph:
     return ForwardGraph(model, finite, other)
 
 
-def example_shape(model: onnx.ModelProto) -> tuple[int, ...] | None:
-    """Return the shape of one example, or None while an axis of it is free."""
-    dimensions = model.graph.input[0].type.tensor_type.shape.dim[1:]
-    shape = tuple(dimension.dim_value for dimension in dimensions)
-    return shape if all(size > 0 for size in shape) else None
-
-
 def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     version = next(entry.version for entry in model.opset_import if entry.domain in _STANDARD)
     if version != OPSET:
@@ -59,7 +52,9 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             model = version_converter.convert_version(model, OPSET)
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
-            message = f"{version}, and it cannot be made {OPSET}: {first[:200]}; export with opset 18"
+            message = (
+                f"{version}, and it cannot be made {OPSET}: {first[:200]}; export with opset 18"
+            )
             raise UnsafeModelError("opset", message) from error
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
@@ -71,10 +66,10 @@ def _name_and_free(model: onnx.ModelProto) -> None:
     given = model.graph.input
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in given if value.name not in initializers]
-    data = [value for value in inputs if value.name != LABELS]
+    data = [value for value in inputs if value.name not in (LABELS, MASK)]
     if len(data) != 1:
         names = ", ".join(shown(value.name) for value in data[:5]) or "none"
-        raise UnsafeModelError("input", f"one input is needed, besides `labels`; it has: {names}")
+        raise UnsafeModelError("input", f"one input is needed, besides `labels` and `mask`; it has: {names}")
     outputs = [value for value in model.graph.output if value.name != LOSS]
     if len(outputs) != 1:
         names = ", ".join(shown(value.name) for value in outputs[:5]) or "none"

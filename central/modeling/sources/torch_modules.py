@@ -85,6 +85,8 @@ def _exported(module: nn.Module, input_shape: Shape) -> onnx.ModelProto:
         with warnings.catch_warnings():
             # torch 2.13 deprecates what its own exporter still calls.
             warnings.simplefilter("ignore", FutureWarning)
+            # Dropout is wanted as it is while training.
+            warnings.filterwarnings("ignore", "Exporting a model while it is in training mode")
             program = torch.onnx.export(
                 module,
                 (torch.zeros(2, *input_shape),),

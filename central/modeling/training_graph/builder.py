@@ -1,43 +1,43 @@
 """An ONNX graph under construction: nodes, constants, names, and what is known of each tensor.
 
-Everything is standard operators of opset 18. A dimension is a number, or a text that stands for
-one that follows the batch (``batch``, ``4*batch``); equal texts are equal sizes.
+Everything is standard operators of opset 18.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 from onnx import helper, numpy_helper
 
-from central.modeling.training_graph.errors import UnsupportedModelError
+from central.modeling.training_graph.facts import FLOATS, Array, Dimension, Shape, TensorFacts
+
+__all__ = [
+    "BATCH",
+    "FLOATS",
+    "IR_VERSION",
+    "OPSET",
+    "Array",
+    "Attribute",
+    "Dimension",
+    "GraphBuilder",
+    "Shape",
+]
 
 OPSET = 18
 IR_VERSION = 8
 BATCH = "batch"
 
-Dimension = int | str
-Shape = tuple[Dimension, ...]
-Array = NDArray[Any]
 Attribute = int | float | str | Sequence[int] | onnx.TensorProto
 
-FLOATS = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16},
-)
 
-
-class GraphBuilder:
+class GraphBuilder(TensorFacts):
     """Collects the nodes of a new graph that starts from what is known of a forward graph.
 
     The forward graph's nodes are not taken over: ``backward.emit_forward`` does that.
 
     Attributes:
         nodes: So far, in order of execution.
-        shapes: Of the forward graph's tensors and of whatever was described since.
-        dtypes: ``onnx.TensorProto`` element types of the same.
-        values: Constant tensors whose values a rule may read; no trainable is among them.
         needed: Names of tensors that a gradient must reach.
         saved: What a node's forward half kept for its gradient, by its first output.
         running: New values of running statistics, by the initializer's name.
@@ -45,10 +45,8 @@ class GraphBuilder:
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
+        super().__init__(graph)
         self.nodes: list[onnx.NodeProto] = []
-        self.shapes: dict[str, Shape] = {}
-        self.dtypes: dict[str, int] = {}
-        self.values: dict[str, Array] = {}
         self.needed: set[str] = set()
         self.saved: dict[str, tuple[str, ...]] = {}
         self.running: dict[str, str] = {}
@@ -57,20 +55,6 @@ class GraphBuilder:
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], str] = {}
         self._taken = _all_names(graph)
         self._count = 0
-        self._read(graph)
-
-    def _read(self, graph: onnx.GraphProto) -> None:
-        for info in (*graph.value_info, *graph.input, *graph.output):
-            tensor = info.type.tensor_type
-            self.dtypes[info.name] = tensor.elem_type
-            dims = tuple(
-                d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim
-            )
-            if tensor.HasField("shape") and "" not in dims:
-                self.shapes[info.name] = dims
-        for name, tensor in self._initializers.items():
-            self.describe(name, tuple(tensor.dims), tensor.data_type)
-            self.values[name] = numpy_helper.to_array(tensor)
 
     # Nodes and names
 
@@ -124,12 +108,6 @@ class GraphBuilder:
                 self._taken.add(name)
                 return name
 
-    def describe(self, name: str, shape: Shape, dtype: int) -> str:
-        """Note a tensor's shape and element type; return its name."""
-        self.shapes[name] = shape
-        self.dtypes[name] = dtype
-        return name
-
     # Constants
 
     def constant(self, value: ArrayLike, dtype: DTypeLike | None = None) -> str:
@@ -170,59 +148,6 @@ class GraphBuilder:
         self._initializers[name] = tensor
         self.values[name] = array
         self.describe(name, array.shape, tensor.data_type)
-
-    # What is known
-
-    def shape(self, name: str) -> Shape:
-        """Return a tensor's shape.
-
-        Raises:
-            UnsupportedModelError: It is not known.
-        """
-        if name not in self.shapes:
-            reason = f"the shape of {name!r} is not known"
-            raise UnsupportedModelError(reason)
-        return self.shapes[name]
-
-    def static(self, name: str, axes: Iterable[int] | None = None) -> list[int]:
-        """Return dimensions (all unless ``axes`` says which) that must not follow the batch.
-
-        Raises:
-            UnsupportedModelError: One does, or the shape is not known.
-        """
-        shape = self.shape(name)
-        dims = [shape[axis] for axis in (range(len(shape)) if axes is None else axes)]
-        fixed = [dim for dim in dims if isinstance(dim, int)]
-        if len(fixed) < len(dims):
-            reason = f"{name!r} has the shape {shape}, of which {dims} must be numbers"
-            raise UnsupportedModelError(reason)
-        return fixed
-
-    def rank(self, name: str) -> int:
-        """Return the number of a tensor's dimensions."""
-        return len(self.shape(name))
-
-    def dtype(self, name: str) -> int:
-        """Return a tensor's element type.
-
-        Raises:
-            UnsupportedModelError: It is not known.
-        """
-        if name not in self.dtypes:
-            reason = f"the element type of {name!r} is not known"
-            raise UnsupportedModelError(reason)
-        return self.dtypes[name]
-
-    def value(self, name: str, what: str) -> Array:
-        """Return the value of a constant; ``what`` names it in the refusal.
-
-        Raises:
-            UnsupportedModelError: The tensor is not constant.
-        """
-        if name not in self.values:
-            reason = f"{what} must be constant, {name!r} is computed"
-            raise UnsupportedModelError(reason)
-        return self.values[name]
 
     # Shapes of gradients
 

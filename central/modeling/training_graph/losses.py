@@ -89,9 +89,7 @@ def _cross_entropy(builder: GraphBuilder, logits: str, weights: str) -> str:
     hot = builder.emit("OneHot", LABELS, builder.integers(classes), bounds, axis=1)
     weighted = builder.emit("Mul", hot, column)
     log_softmax = builder.emit("LogSoftmax", logits, axis=1)
-    likelihood = builder.emit(
-        "ReduceSum", builder.emit("Mul", log_softmax, weighted), keepdims=0
-    )
+    likelihood = builder.emit("ReduceSum", builder.emit("Mul", log_softmax, weighted), keepdims=0)
     builder.emit("Neg", likelihood, output=LOSS)
     best = builder.emit("ArgMax", logits, axis=1, keepdims=0)
     _count(builder, builder.emit("Equal", best, LABELS))

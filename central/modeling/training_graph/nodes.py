@@ -9,7 +9,7 @@ from onnx import helper
 #: Two spellings of the same domain.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
-T = TypeVar("T", int, float, str, list[int], list[float])
+T = TypeVar("T", int, float, str, list[int], list[float], list[str])
 
 
 def attribute(node: onnx.NodeProto, name: str, default: T) -> T:
@@ -20,7 +20,7 @@ def attribute(node: onnx.NodeProto, name: str, default: T) -> T:
             if isinstance(value, bytes):
                 value = value.decode()
             elif isinstance(value, Sequence):
-                value = list(value)
+                value = [item.decode() if isinstance(item, bytes) else item for item in value]
             return cast("T", value)
     return default
 

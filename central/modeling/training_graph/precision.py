@@ -92,9 +92,7 @@ def in_double(model: onnx.ModelProto, single: Iterable[str] = ()) -> onnx.ModelP
     return copy
 
 
-def with_kept_masks(
-    model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]
-) -> onnx.ModelProto:
+def with_kept_masks(model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
     """Return a copy in which dropout uses the masks of one run with ``feed``."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

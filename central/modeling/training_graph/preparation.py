@@ -15,7 +15,12 @@ from central.modeling.training_graph.builder import IR_VERSION, OPSET, GraphBuil
 from central.modeling.training_graph.errors import UnsupportedModelError
 from central.modeling.training_graph.folding import fold_constants, fold_values
 from central.modeling.training_graph.nodes import STANDARD_DOMAINS, has_attribute
-from central.modeling.training_graph.probing import free_batch_axis, note_shapes, run_forward
+from central.modeling.training_graph.probing import (
+    check_agreement,
+    free_batch_axis,
+    note_shapes,
+    run_forward,
+)
 from central.modeling.training_graph.reach import reached_outputs
 from central.modeling.training_graph.rules import rewrite_for, rules_for
 
@@ -41,12 +46,13 @@ def prepare(forward: onnx.ModelProto, trainable: Collection[str]) -> onnx.ModelP
         UnsupportedModelError: The graph cannot be converted, does not run, or has control flow,
             operators of another domain, or free axes besides the batch.
     """
-    model = _at_opset(inliner.inline_local_functions(forward))
-    _drop_initialized_inputs(model.graph)
-    free_batch_axis(model.graph)
-    model = _fold(model, trainable)
-    for node in model.graph.node:
+    source = inliner.inline_local_functions(forward)
+    for node in source.graph.node:
         _check(node)
+        _leave_training_mode(node)
+    _drop_initialized_inputs(source.graph)
+    free_batch_axis(source.graph)
+    model = _fold(_at_opset(source), trainable)
     for _ in range(_MAX_EXPANSIONS):
         _probe(model)
         fold_constants(model, trainable)
@@ -56,6 +62,7 @@ def prepare(forward: onnx.ModelProto, trainable: Collection[str]) -> onnx.ModelP
             model = _fold(_expand(model, operators), trainable)
         else:
             break
+    check_agreement(source, model)
     return model
 
 
@@ -68,10 +75,23 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         except Exception as error:  # the converter raises RuntimeError, and others
             reason = f"it cannot be converted from opset {version} to {OPSET}: {error}"
             raise UnsupportedModelError(reason, f"export it at opset {OPSET}") from error
+    else:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        model = copy
     model.ClearField("opset_import")
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
     return model
+
+
+def _leave_training_mode(node: onnx.NodeProto) -> None:
+    """Batch normalization in training mode runs in no inference runtime; its rule brings it."""
+    if node.op_type == "BatchNormalization":
+        del node.output[1:]
+        kept = [item for item in node.attribute if item.name != "training_mode"]
+        node.ClearField("attribute")
+        node.attribute.extend(kept)
 
 
 def _drop_initialized_inputs(graph: onnx.GraphProto) -> None:
@@ -175,19 +195,15 @@ def _expand(model: onnx.ModelProto, operators: Collection[str]) -> onnx.ModelPro
     for node in model.graph.node:
         if node.op_type in operators:
             _fill_in_defaults(node)
-    _note_initializers(model.graph)
+    # The inliner asks for the type of every tensor, and takes no initializer's from its value.
+    known = {info.name for info in model.graph.value_info}
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.name not in known
+    )
     names = [("", operator) for operator in operators]
     return inliner.inline_selected_functions(model, names, inline_schema_functions=True)
-
-
-def _note_initializers(graph: onnx.GraphProto) -> None:
-    """Write down the initializers' types: the inliner fails where it finds none."""
-    noted = {info.name for info in graph.value_info}
-    graph.value_info.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name not in noted
-    )
 
 
 def _fill_in_defaults(node: onnx.NodeProto) -> None:

@@ -4,7 +4,7 @@ Far more reliable than shape inference, which gives up at the first computed sha
 that differs between runs follows the batch: ``batch``, ``4*batch``, ``2*batch+1``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,19 @@ Array = NDArray[Any]
 #: Two tell what follows the batch, and how; the third is the shortest last batch of an epoch.
 BATCHES = (2, 3, 1)
 
+#: Another one, for what is equal at those by chance.
+CHECKED_BATCH = 7
+TOLERANCE = 1e-4
+
 _MOST_CHARACTERS = 600
+_RANDOM = frozenset(
+    {
+        *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
+        *("RandomUniform", "RandomUniformLike"),
+    }
+)
+#: Position of Dropout's ratio; behind it comes whether it drops at all.
+_RATIO = 1
 _EXPORT_ADVICE = "export it with the first axis of its inputs dynamic and all other axes fixed"
 
 
@@ -33,9 +45,42 @@ def run_forward(model: onnx.ModelProto) -> tuple[dict[str, Array], ...]:
     Raises:
         UnsupportedModelError: onnxruntime cannot load or run the graph at such a batch.
     """
+    names = [name for node in model.graph.node for name in node.output if name]
+    examples = [_example(model.graph, batch, _fill) for batch in BATCHES]
+    runs = _run(model, names, examples)
+    return tuple(runs)
+
+
+def check_agreement(forward: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
+    """Make sure that a prepared graph still computes what the forward graph does.
+
+    Args:
+        forward: Its batch axis is free.
+        prepared: With the same inputs and outputs.
+
+    Raises:
+        UnsupportedModelError: An output differs, on pseudo-random inputs of ``CHECKED_BATCH``.
+    """
+    if any(_is_random(node) for node in forward.graph.node):
+        return
+    names = [info.name for info in forward.graph.output]
+    rng = np.random.default_rng(0)
+    examples = [_example(forward.graph, CHECKED_BATCH, lambda *given: _draw(rng, *given))]
+    (expected,) = _run(forward, names, examples)
+    (got,) = _run(prepared, names, examples)
+    for name in names:
+        before, after = expected[name], got[name]
+        if not np.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            reason = f"its output {name!r} changed when the graph was brought to opset 18"
+            raise UnsupportedModelError(reason, "export it at opset 18, without functions")
+
+
+def _run(
+    model: onnx.ModelProto, names: Sequence[str], examples: Sequence[Mapping[str, Array]]
+) -> list[dict[str, Array]]:
+    """Return tensors of each run by name, without optimizations; sequences are left out."""
     import onnxruntime  # noqa: PLC0415 - takes 0.1 s, only where a graph is built
 
-    names = [name for node in model.graph.node for name in node.output if name]
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.ClearField("output")
@@ -48,29 +93,44 @@ def run_forward(model: onnx.ModelProto) -> tuple[dict[str, Array], ...]:
         session = onnxruntime.InferenceSession(
             probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        runs = [session.run(names, _example(model.graph, batch)) for batch in BATCHES]
+        runs = [session.run(list(names), dict(example)) for example in examples]
     except Exception as error:  # onnxruntime has no common base of its errors
         reason = f"onnxruntime does not run it at batches of {BATCHES} examples: {error}"
         raise UnsupportedModelError(reason[:_MOST_CHARACTERS], _EXPORT_ADVICE) from error
-    return tuple(
+    return [
         {
-            name: value  # a sequence has no shape
+            name: value
             for name, value in zip(names, run, strict=True)
             if isinstance(value, np.ndarray)
         }
         for run in runs
-    )
+    ]
 
 
-def _example(graph: onnx.GraphProto, batch: int) -> dict[str, Array]:
+def _is_random(node: onnx.NodeProto) -> bool:
+    return node.op_type in _RANDOM or (node.op_type == "Dropout" and len(node.input) > _RATIO + 1)
+
+
+def _example(
+    graph: onnx.GraphProto, batch: int, fill: Callable[[list[int], np.dtype[Any]], Array]
+) -> dict[str, Array]:
     feeds = {}
     for info in graph.input:
         tensor = info.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") else batch for d in tensor.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        fill = 1 if np.issubdtype(dtype, np.floating) else 0
-        feeds[info.name] = np.full(shape, fill, dtype)
+        feeds[info.name] = fill(shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return feeds
+
+
+def _fill(shape: list[int], dtype: np.dtype[Any]) -> Array:
+    return np.full(shape, 1 if np.issubdtype(dtype, np.floating) else 0, dtype)
+
+
+def _draw(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    """Return uniform values for floats; zeros and ones, which any vocabulary has, for others."""
+    if np.issubdtype(dtype, np.floating):
+        return rng.uniform(0, 1, shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def free_batch_axis(graph: onnx.GraphProto) -> None:

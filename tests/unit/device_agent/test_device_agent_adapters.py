@@ -13,6 +13,7 @@ from device_agent_bench import DEVICE, LARGE, SMALL, NoiseTrainer, dataset, mode
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.worker import PROGRESS_S, TrainingWorker, _Order
 from device_agent.core.job import JobKey
@@ -59,9 +60,16 @@ def shop(tmp_path):
     opened = []
 
     def open_worker(trainer, clock=lambda: 0.0):
-        run = JobRun(DEVICE, {"digits": dataset()}, objects, lambda _: trainer, tmp_path / "parts")
+        run = JobRun(
+            DEVICE,
+            {"digits": dataset()},
+            objects,
+            lambda *_: trainer,
+            tmp_path / "parts",
+            OptimizerStates(tmp_path / "optimizer", MIB),
+        )
         worker = TrainingWorker(run, queue.SimpleQueue(), clock)
-        worker.work = lambda number: Work(JobKey("t-1", number), plan_for(SMALL), sha256)
+        worker.work = lambda number: Work(JobKey("t-1", number), plan_for(SMALL), sha256, "noise")
         opened.append(worker)
         return worker
 
@@ -159,13 +167,19 @@ def job_run(tmp_path):
     objects = ObjectStore(tmp_path)
     trainer = NoiseTrainer()
     run = JobRun(
-        DEVICE, {"digits": dataset()}, objects, lambda _: trainer, tmp_path / "parts", lambda: 0.0
+        DEVICE,
+        {"digits": dataset()},
+        objects,
+        lambda *_: trainer,
+        tmp_path / "parts",
+        OptimizerStates(tmp_path / "optimizer", MIB),
+        lambda: 0.0,
     )
     return trainer, run, objects.put(model_file(LARGE), durable=False)
 
 
 def run_one(run, plan, sha256):
-    return run.run(Work(JobKey("t-1", 1), plan, sha256), lambda _: None, lambda: False)
+    return run.run(Work(JobKey("t-1", 1), plan, sha256, "noise"), lambda _: None, lambda: False)
 
 
 def test_a_large_update_is_a_file_with_the_bytes_of_its_digest(job_run):
@@ -180,7 +194,7 @@ def test_the_same_work_gives_the_same_bytes_and_another_round_gives_others(job_r
     _, run, sha256 = job_run
     plan = plan_for(LARGE, codec="int8")
     assert run_one(run, plan, sha256).tail == run_one(run, plan, sha256).tail
-    other = run.run(Work(JobKey("t-1", 2), plan, sha256), lambda _: None, lambda: False)
+    other = run.run(Work(JobKey("t-1", 2), plan, sha256, "noise"), lambda _: None, lambda: False)
     assert other.tail != run_one(run, plan, sha256).tail
 
 
@@ -242,7 +256,7 @@ def test_the_limit_of_a_control_group_is_the_machines_memory(tmp_path):
     (tmp_path / "memory.max").write_text(f"{100 * MIB}\n")
     (tmp_path / "memory.current").write_text(f"{60 * MIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {10 * MIB}\n")
-    machine = LocalMachine((), tmp_path)
+    machine = LocalMachine((), None, tmp_path)
     assert machine.capabilities().memory_bytes == 100 * MIB
     assert machine.vitals().memory_free_bytes == 50 * MIB
 
@@ -250,21 +264,21 @@ def test_the_limit_of_a_control_group_is_the_machines_memory(tmp_path):
 def test_a_control_group_without_a_limit_limits_nothing(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text(f"{60 * MIB}\n")
-    machine = LocalMachine((), tmp_path)
+    machine = LocalMachine((), None, tmp_path)
     assert machine.capabilities().memory_bytes == psutil.virtual_memory().total
 
 
 def test_a_control_group_that_is_full_leaves_nothing(tmp_path):
     (tmp_path / "memory.max").write_text("1000")
     (tmp_path / "memory.current").write_text("2000")
-    assert LocalMachine((), tmp_path).vitals().memory_free_bytes == 0
+    assert LocalMachine((), None, tmp_path).vitals().memory_free_bytes == 0
 
 
 def test_battery_and_temperature_are_told_where_there_are_sensors(monkeypatch, tmp_path):
     reading = type("Reading", (), {"current": 61.5, "percent": 79.6})()
     monkeypatch.setattr(psutil, "sensors_battery", lambda: reading)
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: {"odd": [reading], "nvme": []})
-    machine = LocalMachine((), tmp_path)
+    machine = LocalMachine((), None, tmp_path)
     assert machine.capabilities().battery_percent == 80
     assert machine.vitals().temperature_c == 61.5
 

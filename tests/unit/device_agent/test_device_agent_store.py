@@ -8,7 +8,11 @@ from device_agent_bench import TASK, Bench, offered
 from device_agent.adapters.store import SqliteJobStore, open_store
 from device_agent.core.job import JobKey
 
-_TO_VERSION_1 = "ALTER TABLE jobs DROP COLUMN receipt; PRAGMA user_version = 1"
+_TO_VERSION_2 = (
+    "DROP INDEX jobs_created; ALTER TABLE jobs DROP COLUMN graph;"
+    "ALTER TABLE jobs DROP COLUMN graph_digests; PRAGMA user_version = 2"
+)
+_TO_VERSION_1 = f"{_TO_VERSION_2}; ALTER TABLE jobs DROP COLUMN receipt; PRAGMA user_version = 1"
 
 
 def columns(path):

@@ -4,17 +4,19 @@ import sys
 import numpy as np
 import pytest
 
+from device_agent.core.backend import choose, needs_graph
 from device_agent.service.ports import TrainingError, TrainingStoppedError
 from device_agent.training import backends
-from device_agent.training.backends import installed, trainer_for
+from device_agent.training.backends import Trainers, installed
 from device_agent.training.drill import DrillTrainer
+from device_agent.training.onnx_trainer import OnnxTrainer
 from device_agent.training.torch_trainer import TorchTrainer
-from schemas.tasks import Requirements
+from schemas.tasks import Requirements, Training
 
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # importing it now fails
-from device_agent.training.backends import trainer_for
+from device_agent.training.backends import Trainers, installed
 from device_agent.service.ports import TrainingRequest
 from learning.data.sources import load
 from schemas.messages import TrainingPlan
@@ -25,7 +27,8 @@ layout, data = Layout.of({"w": (1000, 1000)}), load("digits")
 plan = TrainingPlan(model="lenet5", input_shape=(1, 8, 8), classes=10, parameters=layout.size,
     layout_sha256=layout.digest, data="digits", training=Training(epochs=0), codec="int8")
 request = TrainingRequest(plan, layout, np.ones(layout.size, np.float32), data, 1)
-result = trainer_for(plan).train(request, lambda share: None, lambda: False)
+trainer = Trainers(installed()).of(plan, "drill")
+result = trainer.train(request, lambda share: None, lambda: False)
 print(result.num_examples, result.delta.shape, result.delta.any())
 """
 
@@ -33,7 +36,8 @@ print(result.num_examples, result.delta.shape, result.delta.any())
 def test_a_drill_answers_with_zeros_that_weigh_as_much_as_the_data(make_request):
     request = make_request(epochs=0)
     shares = []
-    result = trainer_for(request.plan).train(request, shares.append, lambda: False)
+    trainer = Trainers(installed()).of(request.plan, "drill")
+    result = trainer.train(request, shares.append, lambda: False)
     assert not result.delta.any()
     assert result.delta.shape == request.parameters.shape
     assert result.delta.dtype == np.float32
@@ -53,17 +57,60 @@ def test_a_drill_runs_where_importing_torch_fails():
     assert done.stdout.strip() == "1438 (1000000,) False"
 
 
-def test_the_installed_backend_trains_and_another_one_is_refused(make_request):
-    assert isinstance(trainer_for(make_request().plan), TorchTrainer)
-    named = make_request(requires=Requirements(backend="torch"))
-    assert trainer_for(named.plan).backend == "torch"
-    with pytest.raises(TrainingError, match="backend: 'tpu' is not installed; there is torch"):
-        trainer_for(make_request(requires=Requirements(backend="tpu")).plan)
+def test_onnx_comes_before_torch_and_the_owner_may_allow_one_alone():
+    assert installed() == ("onnx", "torch")
+    assert installed("onnx") == ("onnx",)
+    assert installed("torch") == ("torch",)
 
 
-def test_without_torch_there_is_no_backend_and_the_refusal_says_so(monkeypatch, make_request):
+def test_each_backend_has_one_trainer_that_is_used_again(make_request):
+    plan, trainers = make_request().plan, Trainers(installed(), threads=1)
+    assert isinstance(trainers.of(plan, "onnx"), OnnxTrainer)
+    assert isinstance(trainers.of(plan, "torch"), TorchTrainer)
+    assert trainers.of(plan, "onnx") is trainers.of(plan, "onnx")
+    with pytest.raises(TrainingError, match="'tpu' is not installed; there is onnx, torch"):
+        trainers.of(plan, "tpu")
+
+
+def test_what_is_not_installed_is_no_backend_and_the_refusal_says_so(monkeypatch, make_request):
     plan = make_request().plan
+    monkeypatch.setattr(backends, "find_spec", lambda name: name == "onnxruntime" or None)
+    assert installed() == ("onnx",)
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
     assert installed() == ()
     with pytest.raises(TrainingError, match="'torch' is not installed; there is none"):
-        trainer_for(plan)
+        Trainers(()).of(plan, "torch")
+
+
+@pytest.mark.parametrize(
+    ("backends_here", "asked", "has_graph", "chosen"),
+    [
+        (("onnx", "torch"), None, True, "onnx"),
+        (("onnx", "torch"), None, False, "torch"),
+        (("onnx", "torch"), "torch", True, "torch"),
+        (("torch",), None, True, "torch"),
+        (("onnx",), None, False, None),
+        (("onnx",), "torch", True, None),
+        ((), None, True, None),
+    ],
+)
+def test_the_first_backend_that_can_do_the_job_is_chosen(
+    make_request, backends_here, asked, has_graph, chosen
+):
+    plan = make_request(requires=Requirements(backend=asked)).plan
+    assert choose(plan, backends_here, has_graph=has_graph) == chosen
+
+
+def test_a_loss_of_the_graphs_own_is_nothing_for_torch(make_request):
+    plan = make_request().plan
+    own = plan.model_copy(update={"training": Training(loss="model")})
+    assert choose(own, ("torch", "onnx"), has_graph=True) == "onnx"
+    assert choose(own, ("torch",), has_graph=True) is None
+
+
+def test_a_graph_is_needed_to_train_with_it_and_for_what_is_frozen_in_it(make_request):
+    plan, frozen = make_request().plan, make_request(frozen=("1.*",)).plan
+    assert needs_graph(plan, "onnx")
+    assert not needs_graph(plan, "torch")
+    assert needs_graph(frozen, "torch")
+    assert not needs_graph(frozen, "drill")

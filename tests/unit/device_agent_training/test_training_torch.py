@@ -183,8 +183,8 @@ def test_a_model_whose_output_is_not_logits_fails_by_name(make_request):
 
 def test_torch_is_not_imported_before_the_first_job():
     code = (
-        "import sys; from device_agent.training.backends import installed, TorchTrainer;"
+        "import sys; from device_agent.training.backends import installed, Trainers, TorchTrainer;"
         "TorchTrainer(); print(installed(), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "('torch',) False"
+    assert done.stdout.strip() == "('onnx', 'torch') False"

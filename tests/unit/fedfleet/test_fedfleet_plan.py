@@ -50,6 +50,22 @@ def test_all_meet_at_one_broker_and_keep_their_state_apart():
     assert all(state.startswith("/runs/one/state/") for state in states)
 
 
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_every_device_trains_with_the_backend_that_was_chosen(backend):
+    devices = [p.argv for p in plan_of(backend=backend).services if p.argv[3] == "device"]
+    assert {value_after(argv, "--backend") for argv in devices} == {backend}
+    assert {
+        value_after(p.argv, "--backend") for p in plan_of().services if "device" in p.argv
+    } == {"onnx"}
+
+
+def test_in_a_mixed_fleet_each_region_has_devices_of_both_backends():
+    plan = plan_of(devices=8, regions=2, backend="mixed")
+    found = {(member.region, member.backend) for member in plan.members}
+    assert len(found) == 4
+    assert sum(member.backend == "onnx" for member in plan.members) == 4
+
+
 def test_numeric_libraries_get_one_thread_a_process():
     assert {process.environment["OMP_NUM_THREADS"] for process in plan_of().services} == {"1"}
 

@@ -71,7 +71,12 @@ def test_no_model_normalizes_with_the_statistics_of_a_batch():
 @pytest.mark.parametrize(
     ("name", "params", "shape", "cause"),
     [
-        ("lenet6", {}, (1, 28, 28), "'lenet6' is not known; known are cnn1d, lenet5, mlp, resnet8, soft"),
+        (
+            "lenet6",
+            {},
+            (1, 28, 28),
+            "'lenet6' is not known; known are cnn1d, lenet5, mlp, resnet8, soft",
+        ),
         ("lenet5", {}, (1, 29, 28), r"lenet5 cannot take .*\(1, 29, 28\): it takes \(1, h, w\)"),
         ("lenet5", {}, (3, 28, 28), "cannot take"),
         ("lenet5", {}, (784,), "cannot take"),

@@ -15,6 +15,7 @@ from central.modeling.training_graph.rules import (
     shaping,
     slicing,
     softmax,
+    unrolling,
 )
 from central.modeling.training_graph.rules.registry import (
     ZERO,
@@ -50,6 +51,7 @@ GROUPS = (
     shaping,
     slicing,
     softmax,
+    unrolling,
 )
 
 __all__ = [

@@ -20,7 +20,8 @@ def _relu(g: Term, _x: Term, y: Term, _node: onnx.NodeProto) -> Term:
 
 @unary("LeakyRelu")
 def _leaky_relu(g: Term, x: Term, _y: Term, node: onnx.NodeProto) -> Term:
-    return g.where(x > 0, g * attribute(node, "alpha", 0.01))
+    alpha = attribute(node, "alpha", 0.01)
+    return g.only(x > 0) * (1 - alpha) + g * alpha
 
 
 @unary("ThresholdedRelu")

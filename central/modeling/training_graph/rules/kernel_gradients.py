@@ -110,12 +110,8 @@ class KernelGradient:
         if self.groups == 1:
             source = self._channels_first(source)
         else:
-            sizes = [
-                size + (0 if source == self.wide else front + back)
-                for size, front, back in zip(
-                    self.shape.wide, self.shape.before, self.shape.needed_after, strict=True
-                )
-            ]
+            pairs = zip(self.shape.wide, self.shape.needed_after, strict=True)
+            sizes = [size + min(pad, 0) for size, pad in pairs]
             split = self._reshaped(source, -1, self.groups, channels, *sizes)
             rest = (axis + 1 for axis in self.shape.axes)
             source = self._reshaped(self._transposed(split, 2, 1, 0, *rest), channels, -1, *sizes)
@@ -204,10 +200,22 @@ class KernelGradient:
 
 
 def padded(builder: GraphBuilder, name: str, before: Sequence[int], after: Sequence[int]) -> str:
-    """Pad the spatial axes with zeros; crop where the padding is negative."""
-    if not any((*before, *after)):
+    """Pad the spatial axes with zeros; ignore negative padding."""
+    pads = [max(pad, 0) for pad in (*before, *after)]
+    if not any(pads):
         return name
-    return builder.emit("Pad", name, builder.integers(0, 0, *before, 0, 0, *after))
+    half = len(pads) // 2
+    pads = [0, 0, *pads[:half], 0, 0, *pads[half:]]
+    return builder.emit("Pad", name, builder.integers(*pads))
+
+
+def cropped(builder: GraphBuilder, name: str, starts: Sequence[int], sizes: Sequence[int]) -> str:
+    """Cut a block out of the spatial axes."""
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    axes = range(2, 2 + len(ends))
+    return builder.emit(
+        "Slice", name, builder.integers(*starts), builder.integers(*ends), builder.integers(*axes)
+    )
 
 
 def fitted(
@@ -215,9 +223,15 @@ def fitted(
 ) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
     """Return the wide tensor and the padding with which it ends where the last window ends.
 
-    A Conv node cannot take the padding where it is negative: then the tensor is cropped.
+    Where the windows do not reach its end, the tensor is cropped.
     """
-    none = (0,) * len(shape.kernel)
-    if any(pad < 0 for pad in shape.needed_after):
-        return padded(builder, wide, shape.before, shape.needed_after), none, none
-    return wide, shape.before, shape.needed_after
+    if all(pad >= 0 for pad in shape.needed_after):
+        return wide, shape.before, shape.needed_after
+    reached = [
+        size + min(pad, 0) for size, pad in zip(shape.wide, shape.needed_after, strict=True)
+    ]
+    return (
+        cropped(builder, wide, [0] * len(reached), reached),
+        shape.before,
+        tuple(max(pad, 0) for pad in shape.needed_after),
+    )

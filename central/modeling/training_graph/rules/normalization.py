@@ -7,7 +7,7 @@ import onnx
 from central.modeling.training_graph.builder import GraphBuilder
 from central.modeling.training_graph.nodes import attribute
 from central.modeling.training_graph.rules.channels import Channels, epsilon_of
-from central.modeling.training_graph.rules.registry import Gradient, forward, rule
+from central.modeling.training_graph.rules.registry import Gradient, forward, rewrite, rule
 from central.modeling.training_graph.terms import Term
 
 #: What a norm of zero is taken for, so that its gradient stays finite.
@@ -108,3 +108,17 @@ def _lp_normalization(
     along = Term(builder, builder.emit("ReduceSum", (g * y).name, axes, keepdims=1), x.name)
     direction = x.apply("Sign") if order == 1 else y
     return [((g - direction * along) / positive).name]
+
+
+@rewrite("GroupNormalization")
+def _as_instances(builder: GraphBuilder, node: onnx.NodeProto) -> None:
+    """Write it as a normalization of instances whose channels are the groups.
+
+    At opset 18 its scale and bias are by group.
+    """
+    x, scale, bias = node.input
+    groups = attribute(node, "num_groups", 1)
+    rows = builder.emit("Reshape", x, builder.integers(0, groups, -1))
+    normal = builder.emit("InstanceNormalization", rows, scale, bias, epsilon=epsilon_of(node))
+    target = builder.integers(0, *builder.static(x, range(1, builder.rank(x))))
+    builder.emit("Reshape", normal, target, output=node.output[0])

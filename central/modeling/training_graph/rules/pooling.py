@@ -10,6 +10,7 @@ from onnx import helper
 from central.modeling.training_graph.builder import Array, GraphBuilder
 from central.modeling.training_graph.errors import UnsupportedModelError
 from central.modeling.training_graph.nodes import attribute, optional_output
+from central.modeling.training_graph.rules.kernel_gradients import cropped, padded
 from central.modeling.training_graph.rules.registry import Gradient, forward, rule
 from central.modeling.training_graph.rules.sliding import Windows, windows
 from central.modeling.training_graph.terms import Term
@@ -92,11 +93,12 @@ def _counts(shape: Windows, *, padding: bool) -> Array:
 
 def _cut(builder: GraphBuilder, spread: str, shape: Windows) -> str:
     """Cut the span of all windows to the wide tensor: crop the padding, add what they leave."""
-    front = tuple(-pad for pad in shape.before)
-    back = tuple(-pad for pad in shape.needed_after)
-    if not any((*front, *back)):
-        return spread
-    return builder.emit("Pad", spread, builder.integers(0, 0, *front, 0, 0, *back))
+    if any(shape.before) or any(pad > 0 for pad in shape.needed_after):
+        pairs = zip(shape.wide, shape.needed_after, strict=True)
+        reached = [size + min(pad, 0) for size, pad in pairs]
+        spread = cropped(builder, spread, shape.before, reached)
+    missing = [-pad for pad in shape.needed_after]
+    return padded(builder, spread, [0] * len(missing), missing)
 
 
 @rule("GlobalAveragePool")

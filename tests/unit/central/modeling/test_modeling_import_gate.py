@@ -203,9 +203,7 @@ def recursive_function():
 def sparse():
     made = model()
     values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
-    made.graph.sparse_initializer.append(
-        helper.make_sparse_tensor(values, ints("at", 0), [4, 3])
-    )
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, ints("at", 0), [4, 3]))
     return made
 
 
@@ -272,9 +270,7 @@ HOSTILE = {
 
 
 def request_for(path):
-    return ModelRequest(
-        model="theirs", params={}, shape=(4,), classes=3, seed=0, target=str(path)
-    )
+    return ModelRequest(model="theirs", params={}, shape=(4,), classes=3, seed=0, target=str(path))
 
 
 def prepare(path, tmp_path, limits=LIMITS):
@@ -319,7 +315,11 @@ def test_memory_is_limited_by_the_kernel(tmp_path):
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     pipe = tmp_path / "pipe.onnx"
     os.mkfifo(pipe)
-    for path, cause in ((pipe, "not a regular"), (tmp_path, "not a regular"), (tmp_path / "x", "No such")):
+    for path, cause in (
+        (pipe, "not a regular"),
+        (tmp_path, "not a regular"),
+        (tmp_path / "x", "No such"),
+    ):
         with pytest.raises(UnsafeModelError, match=cause) as caught:
             read_model(path)
         assert caught.value.gate == "file"
@@ -355,5 +355,6 @@ def test_no_operator_with_a_graph_of_its_own_is_allowed():
         assert not [
             name
             for name, attribute in schema.attributes.items()
-            if attribute.type in {onnx.defs.OpSchema.AttrType.GRAPH, onnx.defs.OpSchema.AttrType.GRAPHS}
+            if attribute.type
+            in {onnx.defs.OpSchema.AttrType.GRAPH, onnx.defs.OpSchema.AttrType.GRAPHS}
         ], op

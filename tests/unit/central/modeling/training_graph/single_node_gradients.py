@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
@@ -57,15 +58,24 @@ class Node:
         builder.mask = "mask" if masked else None
         nodes = emit_forward(builder, forward.graph, targets)
         gradients = backpropagate(builder, nodes, {"logits": "outer"}, targets)
-        outputs = {f"d.{name}": builder.emit("Identity", gradients[name], output=f"d.{name}") for name in targets}
-        running = {f"new.{name}": builder.emit("Identity", new, output=f"new.{name}") for name, new in builder.running.items()}
+        outputs = {
+            f"d.{name}": builder.emit("Identity", gradients[name], output=f"d.{name}")
+            for name in targets
+        }
+        running = {
+            f"new.{name}": builder.emit("Identity", new, output=f"new.{name}")
+            for name, new in builder.running.items()
+        }
         inputs = {"input": [BATCH, *self.example], "outer": [None] * builder.rank("logits")}
         inputs |= {name: list(value.shape) for name, value in self.parameters.items()}
         if masked:
             inputs["mask"] = [BATCH]
         return builder.finish(
             "gradients",
-            [helper.make_tensor_value_info(name, element, shape) for name, shape in inputs.items()],
+            [
+                helper.make_tensor_value_info(name, element, shape)
+                for name, shape in inputs.items()
+            ],
             [helper.make_empty_tensor_value_info(name) for name in ("logits", *outputs, *running)],
         )
 
@@ -111,14 +121,15 @@ def check_against_torch(node: Node, function, batches=(1, 5), seed=0, inputs=Non
         seed: Of the values.
         inputs: ``(random generator, shape)`` to the values of the input; normal unless given.
     """
-    import torch
-
     rig = Float32(node)
     rng = np.random.default_rng(seed)
     draw = inputs or (lambda rng, shape: rng.standard_normal(shape))
     for batch in batches:
         x = draw(rng, (batch, *node.example)).astype(np.float32)
-        leaves = [torch.tensor(v.astype(np.float64), requires_grad=True) for v in (x, *node.parameters.values())]
+        leaves = [
+            torch.tensor(v.astype(np.float64), requires_grad=True)
+            for v in (x, *node.parameters.values())
+        ]
         y = function(*leaves)
         outer = rng.standard_normal(tuple(y.shape)).astype(np.float32)
         y.backward(torch.tensor(outer.astype(np.float64)))
@@ -143,7 +154,13 @@ def check_against_differences(node: Node, batch=2, seed=1, inputs=None, masked=N
     def run(changed, outer):
         taken = {item.name for item in evaluator.proto_.graph.input}
         given = {**changed, "outer": outer}
-        return dict(zip(names, evaluator.run(None, {k: v for k, v in given.items() if k in taken}), strict=True))
+        return dict(
+            zip(
+                names,
+                evaluator.run(None, {k: v for k, v in given.items() if k in taken}),
+                strict=True,
+            )
+        )
 
     shape = _output_shape(node, feeds["input"])
     outer = rng.standard_normal(shape)
@@ -162,8 +179,26 @@ def check_against_differences(node: Node, batch=2, seed=1, inputs=None, masked=N
         assert abs(along - expected) < 1e-6 * max(abs(expected), np.abs(direction).mean(), 1), name
 
 
+def plain_output(node: Node, x) -> np.ndarray:
+    """What the node itself computes, on onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    plain = onnxruntime.InferenceSession(
+        node.model(np.float32).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return plain.run(None, {"input": x.astype(np.float32)})[0]
+
+
 def _output_shape(node: Node, x) -> tuple[int, ...]:
     model = node.model(np.float64)
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph.output[0]
     dims = inferred.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else len(x) for d in dims)
+
+
+def check_forward_is_kept(node: Node, batch=3) -> None:
+    """The gradient graph's forward half computes what the node itself computes."""
+    x = np.random.default_rng(5).standard_normal((batch, *node.example)).astype(np.float32)
+    expected = plain_output(node, x)
+    found = Float32(node).run(x, np.zeros_like(expected))["logits"]
+    assert relative(found, expected) < TORCH_TOLERANCE

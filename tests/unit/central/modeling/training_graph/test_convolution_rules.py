@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from single_node_gradients import Node, check_against_differences, check_against_torch
+from single_node_gradients import (
+    TORCH_TOLERANCE,
+    Float32,
+    Node,
+    check_against_differences,
+    check_against_torch,
+    check_forward_is_kept,
+    relative,
+)
+from torch.nn import functional
 
 
 def _values(*shape):
@@ -24,8 +33,6 @@ def transposed(example, weight, bias=True, **attributes):
 
 
 def torch_conv(node):
-    import torch.nn.functional as functional
-
     attributes = node.attributes
     rank = len(node.example) - 1
     function = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
@@ -46,8 +53,6 @@ def torch_conv(node):
 
 
 def torch_transposed(node):
-    import torch.nn.functional as functional
-
     attributes = node.attributes
     rank = len(node.example) - 1
     name = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")[rank - 1]
@@ -90,7 +95,9 @@ CONVOLUTIONS = {
     "depthwise": conv((5, 6, 7), (5, 1, 3, 3), group=5, pads=[1, 1, 1, 1]),
     "depthwise, asymmetric": conv((5, 6, 7), (5, 1, 3, 3), group=5, pads=[2, 0, 0, 1]),
     "depthwise, stride": conv((5, 8, 9), (5, 1, 3, 3), group=5, pads=[1, 1, 1, 1], strides=[2, 2]),
-    "depthwise, dilation": conv((5, 8, 9), (5, 1, 3, 3), group=5, pads=[2, 2, 2, 2], dilations=[2, 2]),
+    "depthwise, dilation": conv(
+        (5, 8, 9), (5, 1, 3, 3), group=5, pads=[2, 2, 2, 2], dilations=[2, 2]
+    ),
     "depthwise, multiplier": conv((3, 6, 7), (6, 1, 3, 3), group=3, pads=[1, 1, 1, 1]),
     "depthwise, wide": conv((2, 3, 130), (2, 1, 3, 3), group=2, pads=[1, 1, 1, 1]),
     "depthwise, no padding": conv((5, 6, 7), (5, 1, 3, 3), group=5),
@@ -112,7 +119,9 @@ TRANSPOSED = {
     "image": transposed((3, 5, 4), (3, 4, 3, 3)),
     "no bias": transposed((3, 5, 4), (3, 4, 3, 3), bias=False),
     "stride": transposed((3, 5, 4), (3, 4, 3, 3), strides=[2, 3], pads=[1, 1, 1, 1]),
-    "output padding": transposed((3, 5, 4), (3, 4, 3, 3), strides=[2, 3], pads=[1, 1, 1, 1], output_padding=[1, 2]),
+    "output padding": transposed(
+        (3, 5, 4), (3, 4, 3, 3), strides=[2, 3], pads=[1, 1, 1, 1], output_padding=[1, 2]
+    ),
     "asymmetric pads": transposed((3, 5, 4), (3, 4, 3, 3), strides=[2, 2], pads=[0, 1, 2, 1]),
     "dilations": transposed((3, 5, 4), (3, 4, 3, 2), strides=[2, 1], dilations=[2, 3]),
     "groups": transposed((4, 5, 4), (4, 3, 3, 3), group=2, strides=[2, 2]),
@@ -120,7 +129,9 @@ TRANSPOSED = {
     "point": transposed((3, 5, 4), (3, 4, 1, 1)),
     "many channels": transposed((5, 5, 4), (5, 17, 3, 3), strides=[2, 2]),
     "sequence": transposed((3, 7), (3, 4, 4), strides=[3], output_padding=[2]),
-    "volume": transposed((2, 3, 3, 3), (2, 3, 2, 3, 2), strides=[2, 1, 2], pads=[0, 1, 0, 0, 1, 1]),
+    "volume": transposed(
+        (2, 3, 3, 3), (2, 3, 2, 3, 2), strides=[2, 1, 2], pads=[0, 1, 0, 0, 1, 1]
+    ),
 }
 
 
@@ -134,3 +145,56 @@ def test_gradients_of_a_convolution_agree_with_torch(name):
 def test_gradients_of_a_transposed_convolution_agree_with_torch(name):
     node = TRANSPOSED[name]
     check_against_torch(node, torch_transposed(node))
+
+
+DIFFERENT = {
+    **{
+        name: CONVOLUTIONS[name]
+        for name in (
+            "image",
+            "stride that does not divide",
+            "dilations",
+            "point",
+            "depthwise",
+            "depthwise, stride",
+            "sequence",
+        )
+    },
+    **{f"transposed, {name}": TRANSPOSED[name] for name in ("image", "stride", "output padding")},
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_gradients_of_convolutions_agree_with_differences(name):
+    check_against_differences(DIFFERENT[name])
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("strides", [[1, 1], [2, 3]])
+def test_automatic_pads_mean_what_they_mean_to_the_runtime(automatic, strides):
+    node = conv((3, 8, 9), (4, 3, 3, 2), auto_pad=automatic, strides=strides)
+    check_forward_is_kept(node)
+    check_against_differences(node)
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_automatic_pads_of_a_transposed_convolution_are_kept(automatic):
+    node = transposed((3, 4, 5), (3, 4, 3, 3), auto_pad=automatic, strides=[2, 2])
+    check_forward_is_kept(node)
+
+
+def test_an_output_shape_of_a_transposed_convolution_is_kept():
+    node = transposed((3, 4, 5), (3, 4, 3, 3), output_shape=[8, 10], strides=[2, 2])
+    check_forward_is_kept(node)
+    stated = Float32(node).model.graph.node
+    kept = next(item for item in stated if item.op_type == "ConvTranspose")
+    assert {"output_shape", "auto_pad"}.isdisjoint(item.name for item in kept.attribute)
+
+
+def test_a_frozen_kernel_still_passes_the_gradient_to_the_input():
+    free = conv((3, 7, 6), (4, 3, 3, 3), bias=False, pads=[1, 1, 1, 1])
+    fixed = Node("Conv", free.example, {}, free.attributes, free.parameters)
+    rng = np.random.default_rng(3)
+    x, outer = rng.standard_normal((2, 3, 7, 6)), rng.standard_normal((2, 4, 7, 6))
+    expected = Float32(free).run(x, outer)["d.input"]
+    assert relative(Float32(fixed).run(x, outer)["d.input"], expected) < TORCH_TOLERANCE

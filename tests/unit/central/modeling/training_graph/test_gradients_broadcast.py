@@ -16,7 +16,7 @@ def binary(operator, function, w, shape=(2, 3), low=-2.0):
         body=f"y = {operator}(input, w)",
         shape=shape,
         parameters={"w": w},
-        torch=lambda input, w: function(input, w),  # noqa: A006
+        torch=lambda x, w: function(x, w),  # noqa: PLW0108 - torch's functions name their arguments
         low=low,
     )
 
@@ -27,7 +27,7 @@ def swapped(operator, function, w, shape=(2, 3), low=-2.0):
         body=f"y = {operator}(w, input)",
         shape=shape,
         parameters={"w": w},
-        torch=lambda input, w: function(w, input),  # noqa: A006
+        torch=lambda x, w: function(w, x),
         low=low,
     )
 
@@ -38,7 +38,7 @@ ARITHMETIC = [
     *(binary("Sub", torch.sub, w) for w in (ROW, COLUMN)),
     swapped("Sub", torch.sub, ROW),
     *(binary("Mul", torch.mul, w) for w in (ROW, COLUMN, ONE)),
-    Case("a square", "y = Mul(input, input)", torch=lambda input: input * input),  # noqa: A006
+    Case("a square", "y = Mul(input, input)", torch=lambda x: x * x),
     *(binary("Div", torch.div, w) for w in (POSITIVE, np.abs(COLUMN) + 0.5)),
     swapped("Div", torch.div, ROW, low=0.5),
     *(binary("Max", torch.maximum, w) for w in (ROW, ONE)),
@@ -50,14 +50,14 @@ ARITHMETIC = [
         "Pow with an integer exponent",
         "y = Pow(input, three)",
         constants={"three": np.int64(3)},
-        torch=lambda input: input**3,  # noqa: A006
+        torch=lambda x: x**3,
     ),
     *(
         Case(
             f"Pow with {exponent}",
             "y = Pow(input, exponent)",
             constants={"exponent": np.array(exponent, np.float32)},
-            torch=lambda input, exponent=exponent: input**exponent,  # noqa: A006
+            torch=lambda x, exponent=exponent: x**exponent,
             low=0.5,
         )
         for exponent in (0.0, 1.0, 2.0, -0.5, 3.0)
@@ -66,14 +66,14 @@ ARITHMETIC = [
         "Pow with constant exponents, one of them zero",
         "y = Pow(input, exponents)",
         constants={"exponents": np.array([0, 2, 3], np.float32)},
-        torch=lambda input: input ** torch.tensor([0.0, 2.0, 3.0]),  # noqa: A006
+        torch=lambda x: x ** torch.tensor([0.0, 2.0, 3.0]),
     ),
     Case(
         "PRelu",
         "y = PRelu(input, slope)",
         shape=(2, 3),
         parameters={"slope": values(2, 1)},
-        torch=lambda input, slope: torch.nn.functional.prelu(input, slope.reshape(-1)),  # noqa: A006
+        torch=lambda x, slope: torch.nn.functional.prelu(x, slope.reshape(-1)),
     ),
     *(
         Case(
@@ -84,14 +84,14 @@ ARITHMETIC = [
         )
         for operator in ("Sum", "Mean", "Max", "Min")
     ),
-    Case("Max of one", "y = Max(input)", torch=lambda input: input * 1),  # noqa: A006
+    Case("Max of one", "y = Max(input)", torch=lambda x: x * 1),
     Case(
         "Where",
         "c = Greater(input, zero) a = Mul(input, w) y = Where(c, a, b)",
         shape=(2, 3),
         parameters={"w": ROW, "b": COLUMN},
         constants={"zero": np.float32(0)},
-        torch=lambda input, w, b: torch.where(input > 0, input * w, b),  # noqa: A006
+        torch=lambda x, w, b: torch.where(x > 0, x * w, b),
     ),
     Case(
         "Expand",
@@ -99,7 +99,7 @@ ARITHMETIC = [
         shape=(2, 3),
         parameters={"w": COLUMN},
         constants={"shape": np.array([2, 3]), "wider": np.array([4, 1, 1, 3])},
-        torch=lambda input, w: (w.expand(2, 3) * input).expand(4, -1, 2, 3),  # noqa: A006
+        torch=lambda x, w: (w.expand(2, 3) * x).expand(4, -1, 2, 3),
     ),
 ]
 
@@ -122,7 +122,7 @@ def matmul(shape, w):
         "y = MatMul(input, w)",
         shape=shape,
         parameters={"w": w},
-        torch=lambda input, w: input @ w,  # noqa: A006
+        torch=lambda x, w: x @ w,
     )
 
 
@@ -144,7 +144,7 @@ PRODUCTS = [
         "y = MatMul(w, input)",
         shape=(3, 2),
         parameters={"w": values(3)},
-        torch=lambda input, w: w @ input,  # noqa: A006
+        torch=lambda x, w: w @ x,
     ),
     Case(
         "MatMul of two vectors",
@@ -152,14 +152,14 @@ PRODUCTS = [
         shape=(3,),
         parameters={"w": values(3)},
         constants={"first": np.array([0])},
-        torch=lambda input, w: (input.sum(0) @ w) * input,  # noqa: A006
+        torch=lambda x, w: (x.sum(0) @ w) * x,
     ),
     Case(
         "attention",
         "t = Transpose <perm = [0, 2, 1]> (input) s = MatMul(input, t) y = MatMul(s, w)",
         shape=(2, 3),
         parameters={"w": values(2, 4)},
-        torch=lambda input, w: input @ input.transpose(1, 2) @ w,  # noqa: A006
+        torch=lambda x, w: x @ x.transpose(1, 2) @ w,
     ),
     *(
         Case(
@@ -167,7 +167,7 @@ PRODUCTS = [
             f'y = Einsum <equation = "{equation}"> (input, w)',
             shape=shape,
             parameters={"w": w},
-            torch=lambda input, w, equation=equation: torch.einsum(equation, input, w),  # noqa: A006
+            torch=lambda x, w, equation=equation: torch.einsum(equation, x, w),
         )
         for equation, shape, w in (
             ("bij,jk->bik", (2, 3), values(3, 2)),

@@ -15,7 +15,7 @@ def unary(text, function, low=-2.0, high=2.0):
         name=text,
         body=f"t = Mul(input, w) y = {text}",
         parameters=W,
-        torch=lambda input, w: function(input * w),  # noqa: A006
+        torch=lambda x, w: function(x * w),
         low=low,
         high=high,
     )
@@ -61,14 +61,14 @@ CASES = [
         "t = Mul(input, w) y = Clip(t, low, high)",
         parameters=W,
         constants={"low": np.float32(-0.5), "high": np.float32(0.75)},
-        torch=lambda input, w: (input * w).clamp(-0.5, 0.75),  # noqa: A006
+        torch=lambda x, w: (x * w).clamp(-0.5, 0.75),
     ),
     Case(
         "Clip from above",
         "t = Mul(input, w) y = Clip(t, , high)",
         parameters=W,
         constants={"high": np.float32(0.75)},
-        torch=lambda input, w: (input * w).clamp(max=0.75),  # noqa: A006
+        torch=lambda x, w: (x * w).clamp(max=0.75),
     ),
 ]
 

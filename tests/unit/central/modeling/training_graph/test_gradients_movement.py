@@ -19,7 +19,7 @@ def move(name, text, function, shape=(2, 3), **constants):
         shape=shape,
         parameters={"w": values(*shape)},
         constants={key: np.asarray(value) for key, value in constants.items()},
-        torch=function and (lambda input, w: function(input * w)),  # noqa: A006
+        torch=function and (lambda x, w: function(x * w)),
     )
 
 
@@ -70,7 +70,7 @@ SHAPES = [
         shape=(3,),
         parameters={"w": values(1, 2), "s": values(1)},
         constants={"one": np.ones((1, 1), np.float32)},
-        torch=lambda input, w, s: input * torch.cat([w * s, torch.ones(1, 1)], 1),  # noqa: A006
+        torch=lambda x, w, s: x * torch.cat([w * s, torch.ones(1, 1)], 1),
     ),
     move(
         "Concat along the batch",
@@ -114,7 +114,7 @@ SHAPES = [
 ]
 
 
-def cut(name, function, starts, ends, axes, steps=None, shape=(2, 4)):
+def cut(name, function, starts, ends, axes, steps=None, shape=(2, 4)):  # noqa: PLR0913, PLR0917
     constants = {"s": ints(*starts), "e": ints(*ends), "a": ints(*axes)}
     text = "y = Slice(t, s, e, a)"
     if steps:
@@ -128,7 +128,7 @@ def pad(mode, pads, function, shape=(3, 4), **more):
     return move(f"Pad {mode} {pads}", text, function, shape, pads=ints(*pads), **more)
 
 
-def resize(name, attributes, function, scales=None, sizes=None, shape=(1, 3, 2)):
+def resize(name, attributes, function, *, scales=None, sizes=None, shape=(1, 3, 2)):  # noqa: PLR0913
     source = "scales" if scales is not None else ", sizes"
     constant = (
         {"scales": np.array(scales, np.float32)} if scales is not None else {"sizes": ints(*sizes)}
@@ -224,7 +224,7 @@ GATHERS = [
         " z = Mul(e, m) u = ReduceSum <keepdims = 0> (s) y = Mul(z, u)",
         shape=(2, 4),
         parameters={"w": values(4, 3), "v": values(2, 4)},
-        torch=lambda input, w, v: w[input.argmax(2)] * input.mean() * v[:, input.argmax(2)].sum(),
+        torch=lambda x, w, v: w[x.argmax(2)] * x.mean() * v[:, x.argmax(2)].sum(),
     ),
     Case(
         "an embedding of positions counted from the end",
@@ -233,13 +233,13 @@ GATHERS = [
         shape=(2, 4),
         parameters={"w": values(4, 3)},
         constants={"four": INT(4)},
-        torch=lambda input, w: w[input.argmax(2)] * input.mean(),  # noqa: A006
+        torch=lambda x, w: w[x.argmax(2)] * x.mean(),
     ),
     Case(
         "GatherElements",
         "k = ArgMax <axis = 1, keepdims = 1> (input) y = GatherElements <axis = 1> (input, k)",
         shape=(4,),
-        torch=lambda input: input.gather(1, input.argmax(1, keepdim=True)),  # noqa: A006
+        torch=lambda x: x.gather(1, x.argmax(1, keepdim=True)),
     ),
     Case(
         "GatherElements of the same place twice",
@@ -247,7 +247,7 @@ GATHERS = [
         shape=(3,),
         parameters={"w": values(4, 3)},
         constants={"i": np.array([[0, 0, 3]])},
-        torch=lambda input, w: w.gather(0, torch.tensor([[0, 0, 3]])) * input,  # noqa: A006
+        torch=lambda x, w: w.gather(0, torch.tensor([[0, 0, 3]])) * x,
     ),
     Case(
         "GatherND",
@@ -255,7 +255,7 @@ GATHERS = [
         shape=(3,),
         parameters={"w": values(4, 2)},
         constants={"i": np.array([[0, 1], [3, 0], [0, 1]])},
-        torch=lambda input, w: w[torch.tensor([0, 3, 0]), torch.tensor([1, 0, 1])] * input,  # noqa: A006
+        torch=lambda x, w: w[torch.tensor([0, 3, 0]), torch.tensor([1, 0, 1])] * x,
     ),
     Case(
         "TopK",
@@ -263,7 +263,7 @@ GATHERS = [
         shape=(5,),
         parameters={"w": values(2)},
         constants={"k": ints(2)},
-        torch=lambda input, w: input.topk(2, 1).values * w,  # noqa: A006
+        torch=lambda x, w: x.topk(2, 1).values * w,
     ),
     *(
         Case(
@@ -289,7 +289,7 @@ GATHERS = [
 ]
 
 
-def reduce(operator, function, axes, keep=1, shape=(2, 3), low=-2.0):
+def reduce(operator, function, axes, keep=1, *, shape=(2, 3), low=-2.0):  # noqa: PLR0913
     given = "" if axes is None else ", axes"
     return Case(
         f"{operator} over {axes} keepdims {keep}",
@@ -297,7 +297,7 @@ def reduce(operator, function, axes, keep=1, shape=(2, 3), low=-2.0):
         shape=shape,
         parameters={"w": values(*shape, low=0.5)},
         constants={"c": np.float32(2)} | ({} if axes is None else {"axes": ints(*axes)}),
-        torch=function and (lambda input, w: function(input * w) * 2),  # noqa: A006
+        torch=function and (lambda x, w: function(x * w) * 2),
         low=low,
     )
 
