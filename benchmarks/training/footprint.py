@@ -87,7 +87,7 @@ def main(repeats: int, out: Path, docs: bool) -> None:  # noqa: FBT001
     if unwanted := UNWANTED & found.keys():
         message = f"the device's environment holds {', '.join(sorted(unwanted))}"
         raise click.ClickException(message)
-    job = write_job(out.resolve(), "lenet5", Training(steps=100, learning_rate=0.05))
+    job = write_job(out.resolve(), "lenet5", Training(steps=100, learning_rate=0.01))
     runs = [train(python, job.arguments) for _ in range(repeats)]
     middle = {key: median(run[key] for run in runs) for key in
               ("imported_s", "first_step_s", "resident_bytes", "peak_bytes")}  # fmt: skip

@@ -16,7 +16,7 @@ from schemas.tasks import Training
 def told(tmp_path_factory):
     """What a process told in which importing torch or onnx fails."""
     folder = tmp_path_factory.mktemp("job")
-    job = write_job(folder, "lenet5", Training(steps=60, learning_rate=0.05))
+    job = write_job(folder, "lenet5", Training(steps=60, learning_rate=0.01))
     return train(Path(sys.executable), job.arguments)
 
 
