@@ -30,9 +30,7 @@ def trained(python: Path, folder: Path, out: Path) -> tuple[dict[str, object], d
         subprocess.CalledProcessError: A graph does not run; the reason is on stderr.
     """
     command = [python, "-I", _SCRIPT, folder, out]
-    told = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TRAIN_S
-    )
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TRAIN_S)
     with np.load(out) as results, np.load(folder.parent / EXPECTED) as expected:
         differences = {
             name: float(np.linalg.norm(results[name] - expected[name]))

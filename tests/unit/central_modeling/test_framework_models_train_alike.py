@@ -75,6 +75,12 @@ def test_the_gradient_is_that_of_the_framework(golden):
         assert np.linalg.norm(views[name] - part) <= 1e-5 * np.linalg.norm(expected), name
 
 
+def test_every_node_has_a_name_of_its_own_as_onnxruntime_1_19_needs(golden):
+    names = [node.name for node in golden.graph.model.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("padding", [0, 3])
 def test_three_steps_end_at_the_parameters_of_the_framework(golden, padding):
     parameters, losses = golden.graph.first, []
