@@ -85,7 +85,7 @@ def gradient_graph(prepared: onnx.ModelProto, targets: Sequence[str]) -> onnx.Mo
     for name in targets:
         if name not in given:
             builder.release(name)
-    dtype = builder.dtype("input")
+    dtype = builder.dtype("y")
     inputs = [
         *graph.input,
         helper.make_tensor_value_info("seed", dtype, builder.shape("y")),

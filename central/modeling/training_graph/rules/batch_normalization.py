@@ -10,6 +10,7 @@ the gradient of an invalid example is zero.
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import onnx
 
 from central.modeling.training_graph.builder import BATCH, GraphBuilder
@@ -46,7 +47,7 @@ def _in_training(builder: GraphBuilder, node: onnx.NodeProto) -> onnx.NodeProto:
     centred = builder.emit("Sub", x, channels.beside(mean.name))
     squares = _total(channels, channels.dots(centred, centred))
     variance = channels.term(squares) / count
-    zeros = channels.constant([0.0] * channels.count)
+    zeros = channels.constant(np.zeros(channels.count))
     builder.emit(
         OPERATOR,
         centred,
@@ -57,7 +58,7 @@ def _in_training(builder: GraphBuilder, node: onnx.NodeProto) -> onnx.NodeProto:
         output=node.output[0],
         epsilon=epsilon_of(node),
     )
-    builder.saved[node.output[0]] = (centred, variance.name)
+    builder.saved[node.output[0]] = (centred, variance.name, count.name)
     unbiased = channels.term(squares) / (count - 1).apply("Max", 1)
     for name, value in ((running_mean, mean), (running_variance, unbiased)):
         _keep(builder, node, name, value)
@@ -71,14 +72,14 @@ def _batch_normalization(
     x, scale = node.input[:2]
     g = outer[0] or ""
     channels = Channels(builder, x)
-    centred, variance = builder.saved[node.output[0]]
+    centred, variance, count = builder.saved[node.output[0]]
     inverse = 1 / (channels.term(variance) + epsilon_of(node)).apply("Sqrt")
     total = channels.term(_total(channels, channels.sums(g)))
     dots = channels.term(_total(channels, channels.dots(g, centred)))
     gradients: list[Gradient] = [None, (dots * inverse).name, total.name]
     if x in builder.needed:
         slope = channels.term(scale) * inverse
-        share = slope / _count(channels)
+        share = slope / channels.term(count)
         line = _line(channels, centred, -(share * inverse * inverse * dots), -(share * total))
         direct = builder.emit("Mul", g, channels.beside(slope.name))
         gradients[0] = builder.emit("Add", direct, line)

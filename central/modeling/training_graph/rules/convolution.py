@@ -1,5 +1,6 @@
 """Gradients of convolutions and transposed convolutions, with one to three spatial axes."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from central.modeling.training_graph.rules.sliding import Windows, state_pads, w
 
 #: A kernel of more positions is not turned round by a matrix of their squared number.
 _MOST_TURNED = 49
+
+#: With fewer input channels, ConvTranspose is as fast or faster.
+_FEWEST_TURNED = 64
 
 
 @forward("Conv", "ConvTranspose")
@@ -77,27 +81,19 @@ def _bias(
 
 
 def _spread(builder: GraphBuilder, gradient: str, weight: str, shape: Windows, groups: int) -> str:
-    """Return the gradient of a convolution's input.
-
-    At stride 1 it is a convolution too. That needs no buffer of all windows as ConvTranspose
-    does, and is a third faster where an image has few positions.
-    """
-    before = [reach - 1 - pad for reach, pad in zip(shape.reach, shape.before, strict=True)]
-    after = [reach - 1 - pad for reach, pad in zip(shape.reach, shape.needed_after, strict=True)]
-    positions = len(shape.positions())
-    if (
-        groups > 1
-        or positions > _MOST_TURNED
-        or any(step > 1 for step in shape.strides)
-        or any(pad < 0 for pad in (*before, *after))
-    ):
+    """Return the gradient of a convolution's input: a transposed convolution, in either form."""
+    positions = math.prod(shape.kernel)
+    if groups > 1 or not _faster_turned(builder, weight, shape):
         return builder.emit(
             "ConvTranspose",
             gradient,
             weight,
             group=groups,
+            kernel_shape=shape.kernel,
+            strides=shape.strides,
+            dilations=shape.dilations,
+            pads=(*shape.before, *shape.after),
             output_padding=shape.surplus,
-            **shape.attributes(),
         )
     return builder.emit(
         "Conv",
@@ -105,7 +101,28 @@ def _spread(builder: GraphBuilder, gradient: str, weight: str, shape: Windows, g
         _turned(builder, weight, positions),
         kernel_shape=shape.kernel,
         dilations=shape.dilations,
-        pads=(*before, *after),
+        pads=_turned_pads(shape),
+    )
+
+
+def _turned_pads(shape: Windows) -> list[int]:
+    pads = zip(shape.reach * 2, (*shape.before, *shape.needed_after), strict=True)
+    return [reach - 1 - pad for reach, pad in pads]
+
+
+def _faster_turned(builder: GraphBuilder, weight: str, shape: Windows) -> bool:
+    """Tell whether a convolution with the turned kernel is the faster form.
+
+    It exists at stride 1. It needs no buffer of all windows, and took a third less time where an
+    image has few positions; its product has a row per input channel, so few are slow.
+    """
+    if any(step > 1 for step in shape.strides) or min(_turned_pads(shape)) < 0:
+        return False
+    positions = math.prod(shape.kernel)
+    return positions == 1 or (
+        positions <= _MOST_TURNED
+        and builder.static(weight, [1])[0] >= _FEWEST_TURNED
+        and math.prod(shape.wide) <= math.prod(shape.narrow)
     )
 
 

@@ -17,7 +17,7 @@ from central.modeling.training_graph.rules.sliding import Windows
 #: With more positions in a window than this, some nodes for each would be too many.
 _MOST_POSITIONS = 49
 
-#: With fewer channels, one product over stacked slices beats a product per position.
+#: With fewer channels, products of stacked slices beat a product per position.
 _FEW_CHANNELS = 16
 
 #: Up to this width per kernel column, products of whole rows beat a product per position.
@@ -128,16 +128,19 @@ class KernelGradient:
         return self._channels_first(gradient)
 
     def _stacked(self) -> str:
-        """Stack the slices of all positions: one product."""
+        """Stack the slices of a kernel row: one product for each row."""
         n, c = self._channels
-        positions = self.shape.positions()
+        columns = self.shape.kernel[-1]
         source = self._channels_first(self._padded(self.shape.before, self.shape.needed_after))
-        slices = self._joined([self._slice(source, position) for position in positions], 0)
-        columns = self._reshaped(slices, len(positions) * c, -1)
-        rows = self._reshaped(self._channels_first(self.narrow), n, -1)
-        product = self.builder.emit("Gemm", rows, columns, transB=1)
-        split = self._reshaped(product, n, len(positions), c)
-        return self._finished(self._transposed(split, 0, 2, 1))
+        last = len(self.shape.kernel) - 1
+        stacked = self._joined([self._slice(source, (at,), last) for at in range(columns)], 0)
+        narrow = self._reshaped(self._channels_first(self.narrow), n, -1)
+        products = []
+        for row in dict.fromkeys(position[:-1] for position in self.shape.positions()):
+            part = self._reshaped(self._slice(stacked, row), columns * c, -1)
+            products.append(self.builder.emit("Gemm", narrow, part, transB=1))
+        joined = self._reshaped(self._joined(products, 1), n, -1, c)
+        return self._finished(self._transposed(joined, 0, 2, 1))
 
     def _per_position(self) -> str:
         """Multiply with a shifted slice for each position of the kernel."""
@@ -184,18 +187,25 @@ class KernelGradient:
     def _joined(self, names: list[str], axis: int) -> str:
         return names[0] if len(names) == 1 else self.builder.emit("Concat", *names, axis=axis)
 
-    def _slice(self, name: str, position: tuple[int, ...]) -> str:
-        """Return what lies at a position of every window along the leading spatial axes."""
-        used = range(len(position))
+    def _slice(self, name: str, position: tuple[int, ...], first: int = 0) -> str:
+        """Return what lies at a position of every window along some spatial axes.
+
+        Args:
+            name: A tensor that ends where the last window ends, or behind that.
+            position: In the window, along the axes from ``first`` on.
+            first: The first of these axes.
+        """
         if not position:
             return name
-        starts = [position[axis] * self.shape.dilations[axis] for axis in used]
-        steps = [self.shape.strides[axis] for axis in used]
+        used = range(first, first + len(position))
+        shape = self.shape
+        starts = [at * shape.dilations[axis] for at, axis in zip(position, used, strict=True)]
+        steps = [shape.strides[axis] for axis in used]
         ends = [
-            start + (self.shape.narrow[axis] - 1) * steps[axis] + 1
-            for axis, start in enumerate(starts)
+            start + (shape.narrow[axis] - 1) * shape.strides[axis] + 1
+            for start, axis in zip(starts, used, strict=True)
         ]
-        parts = (starts, ends, list(self.shape.axes)[: len(position)], steps)
+        parts = (starts, ends, [axis + 2 for axis in used], steps)
         return self.builder.emit("Slice", name, *(self.builder.integers(*part) for part in parts))
 
 

@@ -90,15 +90,6 @@ class Windows:
         """Every position in a window, in the order of the kernel."""
         return list(product(*map(range, self.kernel)))
 
-    def attributes(self) -> dict[str, tuple[int, ...]]:
-        """Return what a Conv or ConvTranspose node over these windows says."""
-        return {
-            "kernel_shape": self.kernel,
-            "strides": self.strides,
-            "dilations": self.dilations,
-            "pads": (*self.before, *self.after),
-        }
-
 
 def windows(
     builder: GraphBuilder, node: onnx.NodeProto, wide: str, narrow: str, kernel: Sequence[int]

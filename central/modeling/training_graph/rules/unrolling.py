@@ -178,11 +178,11 @@ def _run(
 
 def _activations(node: onnx.NodeProto, index: int) -> list[str]:
     usual = _USUAL[node.op_type]
-    names = attribute(node, "activations", [""])
-    if not has_attribute(node, "activations"):
+    named = [item.strings for item in node.attribute if item.name == "activations"]
+    if not named:
         return usual
-    decoded = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-    chosen = decoded[index * len(usual) : (index + 1) * len(usual)]
+    names = [name.decode() for name in named[0]]
+    chosen = names[index * len(usual) : (index + 1) * len(usual)]
     unknown = [name for name in chosen if name.lower() not in _ACTIVATIONS]
     if unknown:
         reason = f"its activation {unknown[0]} is not one of {', '.join(_ACTIVATIONS.values())}"

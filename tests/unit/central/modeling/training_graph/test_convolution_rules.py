@@ -112,6 +112,10 @@ CONVOLUTIONS = {
     "sequence, long kernel": conv((1, 90), (2, 1, 60), strides=[3]),
     "volume": conv((2, 5, 4, 6), (3, 2, 3, 2, 3), pads=[1, 0, 1, 1, 1, 1], strides=[2, 1, 2]),
     "volume, depthwise": conv((2, 5, 4, 6), (2, 1, 3, 2, 3), group=2, pads=[1, 0, 1, 1, 1, 1]),
+    "turned kernel": conv((65, 4, 5), (3, 65, 3, 3), pads=[1, 1, 1, 1]),
+    "turned kernel, dilated": conv((65, 5, 5), (3, 65, 3, 3), pads=[2, 3, 3, 2], dilations=[2, 2]),
+    "turned sequence": conv((65, 6), (3, 65, 3), pads=[0, 2]),
+    "few channels, dilated": conv((3, 9, 11), (4, 3, 3, 3), dilations=[2, 3], strides=[1, 2]),
     "one position": conv((3, 3, 3), (4, 3, 3, 3)),
 }
 
