@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from central.modeling.training_graph import names
+from central.modeling.training_graph.builder import Shape
+from central.modeling.training_graph.double_kernels import substitute
+
 #: Operators of which onnxruntime's CPU provider has float32 kernels only; others are found out.
 SINGLE_ONLY: Final = frozenset(
     {
@@ -28,9 +32,9 @@ SINGLE_ONLY: Final = frozenset(
 #: What running a graph raises when its data or its nodes do not fit.
 RUN_ERRORS: Final = (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException)
 _NO_KERNEL = re.compile(r"implementation for (\w+)\(")
-#: Float32 only too, but the same as a reduction that is not.
-_REDUCTIONS: Final = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 _FATAL = 4
+#: How the names of casts to float32 end: where they round, and where 0 and 1 stay what they are.
+_SINGLE, _EXACT = "/single", "/exact"
 _TRAINING_MODE_INPUTS = 3
 
 
@@ -45,16 +49,24 @@ def quiet_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def double_session(model: onnx.ModelProto) -> tuple[onnxruntime.InferenceSession, bool]:
-    """Return a session of the graph in double precision, and whether all of it is.
+def double_session(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape]
+) -> tuple[onnxruntime.InferenceSession, bool]:
+    """Return a session of the graph in double precision, and whether all of its loss is.
 
-    Operators without a kernel for double compute in float32 between two casts.
+    Operators without a kernel for double are made of others, or else compute in float32 between
+    two casts.
+
+    Args:
+        model: From ``parameters`` and data to ``loss`` and others.
+        shapes: Of its forward half's tensors.
     """
     operators = {node.op_type for node in model.graph.node}
     single = SINGLE_ONLY & operators
     while True:
+        doubled = in_double(model, shapes, single)
         try:
-            return quiet_session(in_double(model, single)), not single
+            return quiet_session(doubled), not _rounds(doubled)
         except ort_errors.NotImplemented as error:
             found = _NO_KERNEL.search(str(error))
             if found is None or found[1] in single or found[1] not in operators:
@@ -62,11 +74,25 @@ def double_session(model: onnx.ModelProto) -> tuple[onnxruntime.InferenceSession
             single |= {found[1]}
 
 
-def in_double(model: onnx.ModelProto, single: Iterable[str] = ()) -> onnx.ModelProto:
+def _rounds(model: onnx.ModelProto) -> bool:
+    """Tell whether anything on the way to the loss is rounded to float32."""
+    wanted = {names.LOSS}
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            if node.op_type == "Cast" and node.output[0].endswith(_SINGLE):
+                return True
+    return False
+
+
+def in_double(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], single: Iterable[str] = ()
+) -> onnx.ModelProto:
     """Return a copy whose float32 tensors are float64, inputs and outputs too.
 
     Args:
         model: Without subgraphs.
+        shapes: Of the tensors whose operators may be made of others.
         single: Operators that keep computing in float32.
     """
     copy = onnx.shape_inference.infer_shapes(model)
@@ -75,16 +101,17 @@ def in_double(model: onnx.ModelProto, single: Iterable[str] = ()) -> onnx.ModelP
     for info in (*graph.input, *graph.output):
         if info.name in floats:
             info.type.tensor_type.elem_type = TensorProto.DOUBLE
-    ranks = {i.name: len(i.type.tensor_type.shape.dim) for i in (*graph.value_info, *graph.input)}
     del graph.value_info[:]
     for tensor in graph.initializer:
         tensor.CopyFrom(_doubled(tensor))
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        if node.op_type in _REDUCTIONS:
-            graph.initializer.append(_as_reduction(node, ranks[node.input[0]]))
-        if node.op_type in single:
+        other = substitute(node, shapes)
+        if other is not None:
+            graph.node.extend(other.nodes)
+            graph.initializer.extend(other.constants)
+        elif node.op_type in single:
             graph.node.extend(_between_casts(node, floats))
         else:
             _double_attributes(node)
@@ -137,9 +164,9 @@ def _masks(
 
 def _float_names(graph: onnx.GraphProto) -> set[str]:
     infos = (*graph.value_info, *graph.input, *graph.output)
-    names = {i.name for i in infos if i.type.tensor_type.elem_type == TensorProto.FLOAT}
-    names.update(t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT)
-    return names
+    found = {i.name for i in infos if i.type.tensor_type.elem_type == TensorProto.FLOAT}
+    found.update(t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT)
+    return found
 
 
 def _doubled(tensor: onnx.TensorProto) -> onnx.TensorProto:
@@ -156,27 +183,18 @@ def _double_attributes(node: onnx.NodeProto) -> None:
             item.i = TensorProto.DOUBLE
 
 
-def _as_reduction(node: onnx.NodeProto, rank: int) -> onnx.TensorProto:
-    """Make a global pooling the reduction that it is; return that one's axes."""
-    axes = f"{node.output[0]}/axes"
-    node.op_type = _REDUCTIONS[node.op_type]
-    node.input.append(axes)
-    return numpy_helper.from_array(np.arange(2, rank), axes)
-
-
 def _between_casts(node: onnx.NodeProto, floats: set[str]) -> list[onnx.NodeProto]:
     """Return the node with a cast to float32 before and one to double after it."""
-    casts_in, casts_out = [], []
+    before, after = [], []
     for position, name in enumerate(node.input):
         if name in floats:
-            node.input[position] = f"{node.output[0]}/single.{position}"
-            casts_in.append(
-                helper.make_node("Cast", [name], [node.input[position]], to=TensorProto.FLOAT)
-            )
+            kind = _EXACT if node.op_type == "OneHot" else _SINGLE
+            inside = f"{node.output[0]}/{position}{kind}"
+            before.append(helper.make_node("Cast", [name], [inside], to=TensorProto.FLOAT))
+            node.input[position] = inside
     for position, name in enumerate(node.output):
         if name in floats:
-            node.output[position] = f"{name}/single"
-            casts_out.append(
-                helper.make_node("Cast", [node.output[position]], [name], to=TensorProto.DOUBLE)
-            )
-    return [*casts_in, node, *casts_out]
+            inside = f"{name}/result"
+            after.append(helper.make_node("Cast", [inside], [name], to=TensorProto.DOUBLE))
+            node.output[position] = inside
+    return [*before, node, *after]

@@ -195,12 +195,9 @@ def _expand(model: onnx.ModelProto, operators: Collection[str]) -> onnx.ModelPro
     for node in model.graph.node:
         if node.op_type in operators:
             _fill_in_defaults(node)
-    # The inliner asks for the type of every tensor, and takes no initializer's from its value.
-    known = {info.name for info in model.graph.value_info}
-    model.graph.value_info.extend(
+    model.graph.value_info.extend(  # the inliner looks for types here alone
         helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in model.graph.initializer
-        if tensor.name not in known
     )
     names = [("", operator) for operator in operators]
     return inliner.inline_selected_functions(model, names, inline_schema_functions=True)

@@ -56,7 +56,9 @@ def build_training_graph(forward: onnx.ModelProto, spec: StepSpec) -> TrainingGr
         UnsupportedModelError: The model cannot be trained this way, or a gradient is wrong.
     """
     draft = _Draft(forward, spec)
-    found = verify_gradients(draft.gradient_model(), draft.flat, draft.first, draft.classes)
+    found = verify_gradients(
+        draft.gradient_model(), draft.flat, draft.first, draft.shapes, draft.classes
+    )
     return draft.step(may_pad=found.may_pad)
 
 
@@ -72,6 +74,7 @@ class _Draft:
         self.flat = FlatVector(layout, parameters.statistics.keys())
         self.first = layout.flatten(parameters.travelling)
         self.builder = GraphBuilder(prepared.graph)
+        self.shapes = dict(self.builder.shapes)
         self.data = _data_inputs(self.builder, prepared.graph, spec)
         for name in parameters.travelling:
             self.builder.release(name)
