@@ -1,13 +1,13 @@
-"""Forward graphs on disk, by the digest of what they are made from."""
+"""Forward graphs and training graphs on disk, by the digest of what they are made from."""
 
 import os
 import secrets
 import time
 from pathlib import Path
 
-_SUFFIX = ".forward.onnx"
+FORWARD, STEP = ".forward.onnx", ".step"
 #: What was used last stays; a graph that is missing is only made again.
-MAX_GRAPHS = 64
+MAX_GRAPHS = 128
 MAX_BYTES = 4 * 1024**3
 _DRAFT_S = 3600.0
 
@@ -22,16 +22,16 @@ class ForwardStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, key: str) -> Path | None:
+    def find(self, key: str, kind: str = FORWARD) -> Path | None:
         """Return the file of a graph, and note that it was used."""
-        path = self._path(key)
+        path = self._path(key, kind)
         try:
             os.utime(path)
         except FileNotFoundError:
             return None
         return path
 
-    def put(self, key: str, content: bytes) -> Path:
+    def put(self, key: str, content: bytes, kind: str = FORWARD) -> Path:
         """Store a graph whole or not at all, forget those used longest ago; return its file.
 
         Raises:
@@ -41,14 +41,14 @@ class ForwardStore:
         draft = self.folder / f".{key}.{secrets.token_hex(4)}.draft"
         try:
             draft.write_bytes(content)
-            draft.replace(self._path(key))
+            draft.replace(self._path(key, kind))
         finally:
             draft.unlink(missing_ok=True)
         self._forget()
-        return self._path(key)
+        return self._path(key, kind)
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
+    def _path(self, key: str, kind: str) -> Path:
+        return self.folder / f"{key}{kind}"
 
     def _forget(self) -> None:
         found = []
@@ -57,9 +57,9 @@ class ForwardStore:
                 status = path.stat()
             except FileNotFoundError:
                 continue  # another process was faster
-            if path.name.endswith(_SUFFIX):
+            if path.name.endswith((FORWARD, STEP)):
                 found.append((status.st_mtime_ns, status.st_size, path))
-            elif path.suffix == ".draft" and status.st_mtime < _now_s() - _DRAFT_S:
+            elif path.suffix == ".draft" and status.st_mtime < time.time() - _DRAFT_S:  # noqa: TID251 - files have that clock
                 path.unlink(missing_ok=True)  # of a process that was killed
         kept_bytes = 0
         for place, (_, size, path) in enumerate(sorted(found, reverse=True)):
@@ -68,5 +68,3 @@ class ForwardStore:
                 path.unlink(missing_ok=True)
 
 
-def _now_s() -> float:
-    return time.time()

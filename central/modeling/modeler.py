@@ -1,5 +1,6 @@
 """Central's models behind one port: build the first, measure each, write out the last."""
 
+import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from central.modeling import process, sources
 from central.modeling.evaluation import Evaluator
-from central.modeling.forward_store import ForwardStore
+from central.modeling.forward_store import STEP, ForwardStore
 from central.modeling.requests import ModelRequest, Word, is_file
 from central.service.ports import Prepared
 from learning.data.dataset import Dataset, concatenate
@@ -22,6 +23,7 @@ from updates.layout import Layout
 from updates.model_file import decode_model
 
 F32 = NDArray[np.float32]
+_LENGTH = struct.Struct("<Q")
 DataKey = tuple[str, tuple[int, ...], str, int]
 
 
@@ -78,17 +80,24 @@ class GraphModeler:
             ModelError: The model cannot be built for this data.
             PrepareProcessError: The process that builds it failed.
         """
-        training = submission.training
+        request, training = self._request(submission, data), submission.training
+        wants_graph = not training.is_drill and submission.requires.backend != "torch"
+        key = sources.step_key(sources.key_of(request), training)
+        if wants_graph and (known := self._store.find(key, STEP)):
+            return _unpacked(known.read_bytes())
         outcome = process.prepare(
-            self._request(submission, data),
+            request,
             training,
-            wants_graph=not training.is_drill and submission.requires.backend != "torch",
+            wants_graph=wants_graph,
             cache=self._store.folder,
             scratch=scratch,
         )
-        layout, vector = decode_model((scratch / Word.MODEL.value).read_bytes())
-        graph = (scratch / Word.GRAPH.value).read_bytes() if outcome.has_graph else None
-        return Prepared(layout, vector, graph, outcome.reason)
+        model = (scratch / Word.MODEL.value).read_bytes()
+        if not outcome.has_graph:
+            return Prepared(*decode_model(model), None, outcome.reason)
+        packed = _packed(model, (scratch / Word.GRAPH.value).read_bytes())
+        self._store.put(key, packed, STEP)
+        return _unpacked(packed)
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""
@@ -145,3 +154,15 @@ class GraphModeler:
             seed=submission.seed,
             target=self._models.get(submission.model),
         )
+
+
+def _packed(model: bytes, graph: bytes) -> bytes:
+    """Return what the store keeps of a task's beginning: model and training graph in one file."""
+    return b"".join((_LENGTH.pack(len(model)), model, graph))
+
+
+def _unpacked(content: bytes) -> Prepared:
+    start = _LENGTH.size
+    (length,) = _LENGTH.unpack_from(content)
+    layout, vector = decode_model(memoryview(content)[start : start + length])
+    return Prepared(layout, vector, content[start + length :])

@@ -35,6 +35,21 @@ def is_file(target: str) -> bool:
     return target.endswith(ONNX_SUFFIX)
 
 
+def step_settings(training: Training) -> dict[str, object]:
+    """Return what a training graph depends on, as the fields of a ``StepSpec``."""
+    is_sgd = training.optimizer == "sgd"
+    return {
+        "loss": training.loss,
+        "optimizer": training.optimizer,
+        "momentum": training.momentum if is_sgd else 0.0,
+        "nesterov": is_sgd and training.nesterov,
+        "weight_decay": training.weight_decay,
+        "has_proximal": training.proximal_mu > 0,
+        "has_clipping": training.gradient_clip_norm is not None,
+        "frozen": training.frozen,
+    }
+
+
 class Word(Enum):
     """The files that the process leaves in its scratch folder."""
 

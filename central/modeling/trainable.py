@@ -1,10 +1,11 @@
 """From a forward graph to what a task begins with: layout, first parameters, training graph."""
 
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
 from central.modeling.forward import ForwardGraph
-from central.modeling.requests import Outcome, PrepareRequest, Word
+from central.modeling.requests import Outcome, PrepareRequest, Word, step_settings
 from central.modeling.training_graph import (
     StepSpec,
     TrainingGraph,
@@ -46,17 +47,8 @@ def step_spec(training: Training, fixed: tuple[str, ...]) -> StepSpec:
         training: What the task says.
         fixed: Names of tensors that are not trained, whatever it says.
     """
-    is_sgd = training.optimizer == "sgd"
-    return StepSpec(
-        loss=training.loss,
-        optimizer=training.optimizer,
-        momentum=training.momentum if is_sgd else 0.0,
-        nesterov=is_sgd and training.nesterov,
-        weight_decay=training.weight_decay,
-        has_proximal=training.proximal_mu > 0,
-        has_clipping=training.gradient_clip_norm is not None,
-        frozen=(*training.frozen, *map(escape, fixed)),
-    )
+    spec = StepSpec(**step_settings(training))  # type: ignore[arg-type]  # checked by itself
+    return replace(spec, frozen=(*spec.frozen, *map(escape, fixed)))
 
 
 def _write_model(request: PrepareRequest, forward: ForwardGraph) -> None:

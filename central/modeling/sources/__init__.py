@@ -5,21 +5,22 @@ Which of them a name stands for is written in ``learning.models`` or in central'
 
 import hashlib
 import importlib.util
+import json
 import os
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from central.modeling.requests import ModelRequest
-from learning.models import architectures
+from central.modeling.requests import ModelRequest, step_settings
 from learning.models.architectures import ModelError
+from schemas.tasks import Training
 
 if TYPE_CHECKING:
     from central.modeling.forward import ForwardGraph
 
-#: Changes whenever forward graphs come out differently; nobody's cached ones are used then.
-_FORMAT = "1"
+#: What makes forward and training graphs: a change of it makes every cached one stale.
+_OWN, _BUILT_IN = "central.modeling", "learning.models"
 _MAX_SOURCE_FILES = 5_000
 _BLOCK_BYTES = 1 << 20
 
@@ -33,14 +34,24 @@ def key_of(request: ModelRequest) -> str:
     digest = hashlib.sha256()
     file = request.file
     parts = (
-        (_FORMAT, _file_digest(*_state(file)), str(request.shape), str(request.classes))
+        (_file_digest(*_state(file)), str(request.shape), str(request.classes))
         if file is not None
-        else (_FORMAT, request.model_dump_json(), _code_digest(request), _version("torch"))
+        else (request.model_dump_json(), _factory_digest(request), _version("torch"))
     )
-    for part in (*parts, _version("onnx")):
+    for part in (*parts, _package_digest(_OWN), _version("onnx")):
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def step_key(key: str, training: Training) -> str:
+    """Return the digest of what decides a training graph.
+
+    Args:
+        key: Of the forward graph.
+        training: What the task says.
+    """
+    return _digest(f"{key} {json.dumps(step_settings(training), sort_keys=True)}".encode())
 
 
 def build(request: ModelRequest) -> "ForwardGraph":
@@ -95,18 +106,21 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _code_digest(request: ModelRequest) -> str:
-    """Return the digest of the source files of the factory's package."""
-    built_in = architectures.BUILT_IN.get(request.model)
-    target = request.target or (built_in.factory if built_in else "")
-    files = _package_files(target.partition(":")[0])
+def _factory_digest(request: ModelRequest) -> str:
+    """Return the digest of the source files of the package that the factory lies in."""
+    if request.target is None:
+        return _package_digest(_BUILT_IN)
+    return _package_digest(request.target.partition(":")[0].partition(".")[0])
+
+
+def _package_digest(package: str) -> str:
+    files = _package_files(package)
     return _digest("".join(_file_digest(*_state(path)) for path in files).encode())
 
 
-def _package_files(module: str) -> list[Path]:
-    top = "learning.models" if module.startswith("learning.models.") else module.partition(".")[0]
+def _package_files(package: str) -> list[Path]:
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None:
