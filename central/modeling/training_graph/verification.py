@@ -56,7 +56,9 @@ class Tolerance:
     noise: float
 
 
-DOUBLE = Tolerance((1e-6, 1e-7, 1e-8, 1e-9, 1e-5, 1e-4), 1e-3, directions=1, is_central=False, noise=1e-14)
+DOUBLE = Tolerance(
+    (1e-6, 1e-7, 1e-8, 1e-9, 1e-5, 1e-4), 1e-3, directions=1, is_central=False, noise=1e-14
+)
 #: Where some operators compute in float32.
 MIXED = Tolerance(
     (1e-3, 1e-4, 3e-3, 1e-5, 1e-6, 1e-2, 3e-2), 2e-2, directions=2, is_central=True, noise=1e-7
