@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
         "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."
     ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
+    "model": Entry("fedfleet.commands.model:model", "Check, time or write out a model."),
     "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
     "restore": Entry("fedfleet.commands.restore:restore", "Put a backup back."),

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from central.modeling.running import ForwardSession
 from learning.data.dataset import Dataset
+from learning.models.architectures import ModelError
 from schemas.limits import MIB
 from updates.layout import Layout
 
 F32 = NDArray[np.float32]
 
 _BATCH = 512
+_BINARY = 2
 #: The largest value of a graph may take so much while a batch is evaluated.
 _VALUE_BYTES = 256 * MIB
 
@@ -77,9 +79,27 @@ class Evaluator:
             x = self._dataset.x[start : start + size]
             labels = self._dataset.y[start : start + size]
             logits, *own = session.run(x, values, labels)
-            correct += int((logits.argmax(axis=1) == labels).sum())
-            loss += float(own[0]) * len(x) if own else _cross_entropy(logits, labels)
+            classes = _as_classes(logits, self._dataset.classes)
+            correct += int((classes.argmax(axis=1) == labels).sum())
+            loss += float(own[0]) * len(x) if own else _cross_entropy(classes, labels)
         return correct, loss
+
+
+def _as_classes(logits: F32, classes: int) -> F32:
+    """Return one logit a class, shape ``(n, classes)``.
+
+    One logit for two classes is that of the second, against 0: the softmax of both is its sigmoid.
+
+    Raises:
+        ModelError: There are not as many logits as classes.
+    """
+    if logits.shape[1:] == (classes,):
+        return logits
+    if logits.shape[1:] in {(), (1,)} and classes == _BINARY:
+        second = logits.reshape(-1, 1)
+        return np.concatenate([np.zeros_like(second), second], axis=1)
+    message = f"model: its outputs have shape {logits.shape}, the data has {classes} classes"
+    raise ModelError(message)
 
 
 def _cross_entropy(logits: F32, labels: NDArray[np.int64]) -> float:

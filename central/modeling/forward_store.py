@@ -66,5 +66,3 @@ class ForwardStore:
             kept_bytes += size
             if place and (place >= MAX_GRAPHS or kept_bytes > MAX_BYTES):
                 path.unlink(missing_ok=True)
-
-

@@ -3,7 +3,7 @@
 import onnx
 from onnx import inliner
 
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from schemas.errors import shown
 
 Name = tuple[str, str]
@@ -27,12 +27,12 @@ def inlined(model: onnx.ModelProto, max_nodes: int) -> onnx.ModelProto:
         (function.domain, function.name): list(function.node) for function in model.functions
     }
     if len(bodies) != len(model.functions):
-        raise UnsafeModelError("functions", "two functions have one name")
+        raise UnsafeModelError(Gate.FUNCTIONS, "two functions have one name")
     sizes: dict[Name, int] = {}
     total = sum(_size(node, bodies, sizes, ()) for node in model.graph.node)
     if total > max_nodes:
         message = f"{total} nodes with its functions written out, at most {max_nodes} are allowed"
-        raise UnsafeModelError("nodes", message)
+        raise UnsafeModelError(Gate.NODES, message)
     return inliner.inline_local_functions(model)
 
 
@@ -46,7 +46,7 @@ def _size(
     if name not in bodies:
         return 1
     if name in above:
-        raise UnsafeModelError("functions", f"the function {shown(node.op_type)} calls itself")
+        raise UnsafeModelError(Gate.FUNCTIONS, f"the function {shown(node.op_type)} calls itself")
     if name not in sizes:
         sizes[name] = sum(_size(part, bodies, sizes, (*above, name)) for part in bodies[name])
     return sizes[name]

@@ -20,7 +20,7 @@ from central.modeling import functions
 from central.modeling.operators import FORWARD_OPERATORS
 from central.modeling.shapes import check_shapes
 from central.modeling.tensors import check_tensor, tensors_of
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from schemas.errors import shown
 from schemas.limits import MIB
 
@@ -83,15 +83,15 @@ def _content(path: Path, limit: int) -> bytes:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         message = f"it cannot be read: {error.strerror}"
-        raise UnsafeModelError("file", message) from error
+        raise UnsafeModelError(Gate.FILE, message) from error
     status = os.fstat(number)
     if not stat.S_ISREG(status.st_mode):
         os.close(number)
-        raise UnsafeModelError("file", "it is not a regular file")
+        raise UnsafeModelError(Gate.FILE, "it is not a regular file")
     with os.fdopen(number, "rb") as file:
         if status.st_size > limit:
             message = f"{status.st_size} bytes, at most {limit} are allowed"
-            raise UnsafeModelError("size", message)
+            raise UnsafeModelError(Gate.SIZE, message)
         return file.read(limit)
 
 
@@ -101,9 +101,9 @@ def _parsed(content: bytes) -> onnx.ModelProto:
         model.ParseFromString(content)
     except DecodeError as error:
         message = "it is not an ONNX model: not protobuf, cut off, or nested too deep"
-        raise UnsafeModelError("format", message) from error
+        raise UnsafeModelError(Gate.FORMAT, message) from error
     if not model.graph.node or not model.graph.output:
-        raise UnsafeModelError("format", "it is not an ONNX model: it has no node or no output")
+        raise UnsafeModelError(Gate.FORMAT, "it is not an ONNX model: it has no node or no output")
     return model
 
 
@@ -115,12 +115,12 @@ def _check_versions(model: onnx.ModelProto) -> None:
             f"opset {versions or 'not given'}, it must be one from {_OLDEST_OPSET} to {newest}; "
             "export with opset 18"
         )
-        raise UnsafeModelError("opset", message)
+        raise UnsafeModelError(Gate.OPSET, message)
     if not _OLDEST_IR <= model.ir_version <= onnx.IR_VERSION:
         message = f"version {model.ir_version}, it must be {_OLDEST_IR} to {onnx.IR_VERSION}"
-        raise UnsafeModelError("ir_version", message)
+        raise UnsafeModelError(Gate.IR_VERSION, message)
     if model.training_info:
-        raise UnsafeModelError("format", "it has training information; export the model alone")
+        raise UnsafeModelError(Gate.FORMAT, "it has training information; export the model alone")
 
 
 def _check_contents(model: onnx.ModelProto) -> None:
@@ -128,12 +128,12 @@ def _check_contents(model: onnx.ModelProto) -> None:
     graph = model.graph
     nodes = len(graph.node) + sum(len(function.node) for function in model.functions)
     if nodes > MAX_NODES:
-        raise UnsafeModelError("nodes", f"{nodes} nodes, at most {MAX_NODES} are allowed")
+        raise UnsafeModelError(Gate.NODES, f"{nodes} nodes, at most {MAX_NODES} are allowed")
     if graph.sparse_initializer:
-        raise UnsafeModelError("sparse", "it has sparse initializers; export dense ones")
+        raise UnsafeModelError(Gate.SPARSE, "it has sparse initializers; export dense ones")
     if len(graph.initializer) > MAX_INITIALIZERS:
         message = f"{len(graph.initializer)}, at most {MAX_INITIALIZERS} are allowed"
-        raise UnsafeModelError("initializer", message)
+        raise UnsafeModelError(Gate.INITIALIZER, message)
     own = functions.names(model)
     for node in _all_nodes(model):
         _check_node(node, own)
@@ -152,17 +152,17 @@ def _check_node(node: onnx.NodeProto, own: frozenset[tuple[str, str]]) -> None:
     for attribute in node.attribute:
         if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
             message = f"{where} holds a graph of its own; loops and branches are not supported"
-            raise UnsafeModelError("subgraph", message)
+            raise UnsafeModelError(Gate.SUBGRAPH, message)
         if attribute.type in _TENSORS or attribute.HasField("t"):
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise UnsafeModelError("sparse", f"{where} has a sparse tensor")
+                raise UnsafeModelError(Gate.SPARSE, f"{where} has a sparse tensor")
             for tensor in tensors_of(attribute):
                 check_tensor(tensor, f"{where}, attribute {shown(attribute.name)}")
     if (node.domain, node.op_type) in own:
         return
     if node.domain not in _STANDARD:
         message = f"{where} is of the domain {shown(node.domain)}; only standard ones are allowed"
-        raise UnsafeModelError("domain", message)
+        raise UnsafeModelError(Gate.DOMAIN, message)
 
 
 def _check_nodes(graph: onnx.GraphProto) -> None:
@@ -172,7 +172,7 @@ def _check_nodes(graph: onnx.GraphProto) -> None:
                 f"node {shown(node.name or next(iter(node.output), ''))}: the operator "
                 f"{shown(node.op_type)} is not among those allowed"
             )
-            raise UnsafeModelError("operator", message)
+            raise UnsafeModelError(Gate.OPERATOR, message)
 
 
 def _check_names(graph: onnx.GraphProto) -> None:
@@ -197,15 +197,15 @@ def _check_names(graph: onnx.GraphProto) -> None:
 
 def _add(known: set[str], name: str) -> None:
     if name in known:
-        raise UnsafeModelError("names", f"two values have the name {shown(name)}")
+        raise UnsafeModelError(Gate.NAMES, f"two values have the name {shown(name)}")
     known.add(name)
 
 
 def _refuse_unknown(name: str, made: set[str]) -> None:
     if name in made:
         message = f"the value {shown(name)} is used before it is there: a circle, or not sorted"
-        raise UnsafeModelError("order", message)
-    raise UnsafeModelError("names", f"nothing gives the value {shown(name)}")
+        raise UnsafeModelError(Gate.ORDER, message)
+    raise UnsafeModelError(Gate.NAMES, f"nothing gives the value {shown(name)}")
 
 
 def _check_by_onnx(model: onnx.ModelProto) -> None:
@@ -213,4 +213,4 @@ def _check_by_onnx(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise UnsafeModelError("checker", first[:300]) from error
+        raise UnsafeModelError(Gate.CHECKER, first[:300]) from error

@@ -35,5 +35,5 @@ And BitShift Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xo
 _LISTS = "SequenceAt SplitToSequence"
 
 FORWARD_OPERATORS = frozenset(
-    " ".join((_ELEMENTWISE, _LAYERS, _SHAPING, _REDUCTIONS, _COMPARISONS, _LISTS)).split()
+    f"{_ELEMENTWISE} {_LAYERS} {_SHAPING} {_REDUCTIONS} {_COMPARISONS} {_LISTS}".split()
 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from central.modeling import sources
 from central.modeling.forward_store import ForwardStore
 from central.modeling.limits import apply_limits, end_with
-from central.modeling.requests import Outcome, PrepareRequest, Word
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
+from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
 
 if TYPE_CHECKING:
@@ -43,32 +43,34 @@ def _outcome(request: PrepareRequest) -> Outcome:
         if file is None:
             raise
         reason = "reading it takes more memory than is allowed"
-        return Outcome(refused=reason, gate="memory", file=file.name)
+        return Outcome(refused=reason, gate=Gate.MEMORY.value, file=file.name)
 
 
 def _build(request: PrepareRequest) -> Outcome:
     key = sources.key_of(request.model)
-    forward = _forward(request, key)
+    forward, model = _forward(request, key)
     if request.training is None:
         return Outcome(key=key)
     from central.modeling.trainable import write_trainable  # noqa: PLC0415 - imports onnx
 
-    return write_trainable(request, key, forward)
+    return write_trainable(request.model_copy(update={"model": model}), key, forward)
 
 
-def _forward(request: PrepareRequest, key: str) -> "ForwardGraph":
-    from central.modeling.forward import ForwardGraph  # noqa: PLC0415 - imports onnx
+def _forward(request: PrepareRequest, key: str) -> "tuple[ForwardGraph, ModelRequest]":
+    """Return the forward graph, stored, and what it is for: a file may say that itself."""
+    from central.modeling import trial  # noqa: PLC0415 - imports onnx and onnxruntime
+    from central.modeling.forward import ForwardGraph  # noqa: PLC0415
 
-    store = ForwardStore(Path(request.cache))
+    store, model, training = ForwardStore(Path(request.cache)), request.model, request.training
     path = store.find(key)
-    if path is not None:
-        return ForwardGraph.load(path)
-    from central.modeling.trial import check_by_running  # noqa: PLC0415 - imports onnxruntime
-
-    forward = sources.build(request.model)
-    check_by_running(forward, request.model)
-    store.put(key, forward.to_bytes())
-    return forward
+    forward = sources.build(model) if path is None else ForwardGraph.load(path)
+    if model.file is not None and not model.shape:
+        model = trial.with_own_shapes(forward, model)
+    has_classes = training is not None and training.loss == "cross_entropy"
+    trial.check_by_running(forward, model, has_classes=has_classes)
+    if path is None:
+        store.put(key, forward.to_bytes())
+    return forward, model
 
 
 if __name__ == "__main__":

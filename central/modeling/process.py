@@ -13,7 +13,7 @@ from pathlib import Path
 
 from central.modeling.limits import ProcessLimits
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
 from schemas.limits import MIB
 from schemas.tasks import Training
@@ -31,7 +31,7 @@ class PrepareProcessError(RuntimeError):
     """The process ended without a result; the text is its last word."""
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - each names one part of the work
     model: ModelRequest,
     training: Training | None,
     *,
@@ -110,14 +110,14 @@ def _checked(outcome: Outcome) -> Outcome:
     if outcome.refused is None:
         return outcome
     if outcome.gate is not None:
-        raise UnsafeModelError(outcome.gate, outcome.refused, outcome.file)
+        raise UnsafeModelError(Gate(outcome.gate), outcome.refused, outcome.file)
     raise ModelError(outcome.refused)
 
 
 def _refuse_for(code: int, file: Path) -> None:
     if -code == signal.SIGXCPU:
         message = "reading it took more CPU time than is allowed"
-        raise UnsafeModelError("time", message, file.name)
+        raise UnsafeModelError(Gate.TIME, message, file.name)
     name = signal.Signals(-code).name
     message = f"reading it ended the process ({name}), for want of memory or by a fault in it"
-    raise UnsafeModelError("process", message, file.name)
+    raise UnsafeModelError(Gate.PROCESS, message, file.name)

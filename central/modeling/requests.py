@@ -61,7 +61,8 @@ class Word(Enum):
 class PrepareRequest(WireMessage):
     """What to build; ``parent`` is the id of the process that asks.
 
-    Without ``training`` it is the forward graph alone."""
+    Without ``training`` it is the forward graph alone.
+    """
 
     parent: int
     model: ModelRequest
@@ -88,7 +89,6 @@ class Report(WireMessage):
     operators: dict[str, int]
     without_rule: tuple[str, ...]
     graph_bytes: int = 0
-    stored_graph_bytes: int = 0
     state_values: int = 0
     batch_bytes: int | None = None
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import shape_inference
 
 from central.modeling.tensors import ITEM_BYTES
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from schemas.errors import shown
 
 #: The free axes of the inputs while shapes are looked at.
@@ -27,7 +27,7 @@ def check_shapes(model: onnx.ModelProto, value_bytes: int) -> None:
             message = (
                 f"the value {shown(name)} takes {size} bytes, at most {value_bytes} are allowed"
             )
-            raise UnsafeModelError("shapes", message)
+            raise UnsafeModelError(Gate.SHAPES, message)
 
 
 def sizes(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
@@ -47,7 +47,7 @@ def sizes(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
         )
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise UnsafeModelError("shapes", f"they do not fit: {first[:300]}") from error
+        raise UnsafeModelError(Gate.SHAPES, f"they do not fit: {first[:300]}") from error
     graph = inferred.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         size = _bytes(value)
@@ -61,6 +61,5 @@ def _bytes(value: onnx.ValueInfoProto) -> int | None:
         return None
     if not all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
         return None
-    return (
-        math.prod(dimension.dim_value for dimension in kind.shape.dim) * ITEM_BYTES[kind.elem_type]
-    )
+    item_bytes: int = ITEM_BYTES[kind.elem_type]
+    return item_bytes * math.prod(int(dimension.dim_value) for dimension in kind.shape.dim)

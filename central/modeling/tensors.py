@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TensorProto
 
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from updates.layout import MAX_DIMENSIONS
 
 #: Bytes of one value of the types that a file may hold.
@@ -47,12 +47,12 @@ def check_tensor(tensor: TensorProto, what: str) -> None:
     """
     if is_external(tensor):
         message = f"{what} lies in another file; export with external_data=False"
-        raise UnsafeModelError("external_data", message)
+        raise UnsafeModelError(Gate.EXTERNAL_DATA, message)
     if tensor.data_type not in ITEM_BYTES or tensor.string_data:
         message = f"{what} is of type {_type_name(tensor.data_type)}; numbers are needed"
-        raise UnsafeModelError("type", message)
+        raise UnsafeModelError(Gate.TYPE, message)
     if len(tensor.dims) > MAX_DIMENSIONS or any(dimension < 0 for dimension in tensor.dims):
-        raise UnsafeModelError("initializer", f"{what} has dimensions {list(tensor.dims)[:8]}")
+        raise UnsafeModelError(Gate.INITIALIZER, f"{what} has dimensions {list(tensor.dims)[:8]}")
     _check_count(tensor, what)
 
 
@@ -65,8 +65,9 @@ def _check_count(tensor: TensorProto, what: str) -> None:
         claimed, got = values, sum(len(getattr(tensor, field)) for field in _TYPED_FIELDS)
         unit = "values"
     if claimed != got:
-        message = f"{what}: its dimensions {list(tensor.dims)[:8]} claim {claimed} {unit}, {got} are there"
-        raise UnsafeModelError("initializer", message)
+        shown_dims = list(tensor.dims)[:8]
+        message = f"{what}: dimensions {shown_dims} claim {claimed} {unit}, {got} are there"
+        raise UnsafeModelError(Gate.INITIALIZER, message)
 
 
 def _type_name(data_type: int) -> str:

@@ -5,6 +5,7 @@ from glob import escape
 from pathlib import Path
 
 from central.modeling.forward import ForwardGraph
+from central.modeling.reporting import report_on
 from central.modeling.requests import Outcome, PrepareRequest, Word, step_settings
 from central.modeling.training_graph import (
     StepSpec,
@@ -28,16 +29,22 @@ def write_trainable(request: PrepareRequest, key: str, forward: ForwardGraph) ->
     if request.training is None or not request.wants_graph:
         _write_model(request, forward)
         return Outcome(key=key)
+    graph, reason = None, None
     try:
         graph = build_training_graph(forward.model, step_spec(request.training, forward.fixed))
     except UnsupportedModelError as error:
-        if request.model.file is not None:
-            message = f"model: it cannot be trained: {error}"
+        reason = str(error)
+        if request.model.file is not None and request.report_batch is None:
+            message = f"model: it cannot be trained: {reason}"
             raise ModelError(message) from error
+    if graph is None:
         _write_model(request, forward)
-        return Outcome(key=key, reason=str(error))
-    _write_graph(request, graph)
-    return Outcome(key=key, has_graph=True)
+    else:
+        _write_graph(request, graph)
+    report = None
+    if request.report_batch is not None:
+        report = report_on(forward, graph, request.model, request.report_batch)
+    return Outcome(key=key, has_graph=graph is not None, reason=reason, report=report)
 
 
 def step_spec(training: Training, fixed: tuple[str, ...]) -> StepSpec:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from central.modeling.forward import ForwardGraph
-from central.modeling.running import ForwardSession
 from central.modeling.requests import ModelRequest
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.running import ForwardSession
+from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError, Shape
 from schemas.errors import shown
 
@@ -51,23 +52,50 @@ def largest_difference(got: F32, expected: F32) -> float:
     return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
-def check_by_running(forward: ForwardGraph, request: ModelRequest) -> None:
+def check_by_running(
+    forward: ForwardGraph, request: ModelRequest, *, has_classes: bool = True
+) -> None:
     """Run the graph on examples of the data's shape.
 
+    Args:
+        forward: The graph.
+        request: What it is for.
+        has_classes: Whether the logits must be ``(n, classes)``.
+
     Raises:
-        ModelError: It does not take them, or its logits are not ``(n, classes)``;
-            ``UnsafeModelError`` if it came as a file.
+        ModelError: It does not take them, or the logits do not fit them; ``UnsafeModelError`` if
+            it came as a file.
     """
     try:
         _check_input(forward, request.shape)
         session = ForwardSession(forward.to_bytes())
         for x in _examples(request.shape):
-            _check_logits(session.run(x, {})[0], len(x), request)
+            _check_logits(session.run(x, {})[0], len(x), request, has_classes=has_classes)
     except ModelError as error:
         if request.file is None:
             raise
         reason = str(error).removeprefix("model: ")
-        raise UnsafeModelError("trial", reason, request.file.name) from error
+        raise UnsafeModelError(Gate.TRIAL, reason, request.file.name) from error
+
+
+def with_own_shapes(forward: ForwardGraph, request: ModelRequest) -> ModelRequest:
+    """Return the request with the shape of examples and the classes that a file says.
+
+    Raises:
+        UnsafeModelError: An axis besides the batch is free.
+    """
+    graph = forward.model.graph
+    (shape, logits) = (dimensions(value) for value in (graph.input[0], graph.output[0]))
+    if not all((*shape, *logits)):
+        name = "" if request.file is None else request.file.name
+        message = f"axes of {shape} to {logits} are free; fix all but the batch"
+        raise UnsafeModelError(Gate.INPUT, message, name)
+    return request.model_copy(update={"shape": shape, "classes": logits[-1] if logits else 1})
+
+
+def dimensions(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Return the sizes of one example's axes; 0: it is free."""
+    return tuple(one.dim_value for one in value.type.tensor_type.shape.dim[1:])
 
 
 def _check_input(forward: ForwardGraph, shape: Shape) -> None:
@@ -81,11 +109,12 @@ def _check_input(forward: ForwardGraph, shape: Shape) -> None:
         raise ModelError(message)
 
 
-def _check_logits(logits: F32, count: int, request: ModelRequest) -> None:
-    if logits.shape != (count, request.classes):
+def _check_logits(logits: F32, count: int, request: ModelRequest, *, has_classes: bool) -> None:
+    wanted = (count, request.classes) if has_classes else (count, *logits.shape[1:])
+    if logits.shape != wanted:
         message = (
             f"model: {shown(request.model)} gives {logits.shape} for {count} examples, "
-            f"{(count, request.classes)} are needed"
+            f"{wanted} is needed"
         )
         raise ModelError(message)
 

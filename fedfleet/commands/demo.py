@@ -55,7 +55,7 @@ class DataParameter(click.ParamType[tuple[str, Path | None]]):
 @click.option("--broker", type=click.Choice(["embedded", "mosquitto"]), default="embedded",
               show_default=True)  # fmt: skip
 @click.option("--backend", type=click.Choice(["onnx", "torch", "mixed"]), default="onnx",
-              show_default=True, help="What devices train with; mixed: half of them each.")  # fmt: skip
+              show_default=True, help="What devices train with; mixed: half each.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="The run's folder; default runs/TIMESTAMP.")  # fmt: skip
 @click.option("--start-timeout", "start_timeout_s", type=float, default=120.0, show_default=True,

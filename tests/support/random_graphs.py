@@ -83,7 +83,7 @@ class Sketch:
         names = [f"t{len(self.nodes)}_{index}" for index in range(outputs)]
         node = helper.make_node(operator, inputs, names, name=f"n{len(self.nodes)}", **attributes)
         found = _compute(node, {name: self.values[name] for name in inputs if name})
-        if any(not np.isfinite(v).all() or np.abs(v).max(initial=0) > 30 for v in found):
+        if any(not v.size or not np.isfinite(v).all() or np.abs(v).max() > 30 for v in found):
             return None
         self.values.update(zip(names, found, strict=True))
         self.nodes.append(node)
@@ -172,7 +172,9 @@ def _compute(node, feed):
     graph = helper.make_graph([_in_training(node)], "one", infos, outputs)
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return [np.asarray(value) for value in ReferenceEvaluator(model, new_ops=[Erf]).run(None, feed)]
+    return [
+        np.asarray(value) for value in ReferenceEvaluator(model, new_ops=[Erf]).run(None, feed)
+    ]
 
 
 def _in_training(node):

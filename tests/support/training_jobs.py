@@ -51,6 +51,7 @@ def make_job(  # noqa: PLR0913 - each names one part of a job
     folder,
     model="mlp",
     params=None,
+    *,
     data=None,
     round_seed=1,
     requires=None,

@@ -16,7 +16,7 @@ from central.modeling.forward import (
 )
 from central.modeling.import_gate import GateLimits, read_model
 from central.modeling.running import INPUT, LABELS, LOGITS, LOSS, MASK
-from central.modeling.unsafe import UnsafeModelError
+from central.modeling.unsafe import Gate, UnsafeModelError
 from schemas.errors import shown
 
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -34,14 +34,18 @@ def forward_graph(path: Path, limits: GateLimits | None = None) -> ForwardGraph:
     """
     model = read_model(path, limits)
     try:
-        model = tidied(_at_opset(model))
-        _name_and_free(model)
-        share_training_mode(model, every=False)
-        finite, other = _float_tensors(model)
-        if not finite:
-            raise UnsafeModelError("parameters", "it has no float32 initializer to train")
+        return _normalized(model)
     except UnsafeModelError as error:
         raise error.of(path.name) from error
+
+
+def _normalized(model: onnx.ModelProto) -> ForwardGraph:
+    model = tidied(_at_opset(model))
+    _name_and_free(model)
+    share_training_mode(model, every=False)
+    finite, other = _float_tensors(model)
+    if not finite:
+        raise UnsafeModelError(Gate.PARAMETERS, "it has no float32 initializer to train")
     return ForwardGraph(model, finite, other)
 
 
@@ -55,7 +59,7 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             message = (
                 f"{version}, and it cannot be made {OPSET}: {first[:200]}; export with opset 18"
             )
-            raise UnsafeModelError("opset", message) from error
+            raise UnsafeModelError(Gate.OPSET, message) from error
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     return model
@@ -69,18 +73,22 @@ def _name_and_free(model: onnx.ModelProto) -> None:
     data = [value for value in inputs if value.name not in (LABELS, MASK)]
     if len(data) != 1:
         names = ", ".join(shown(value.name) for value in data[:5]) or "none"
-        raise UnsafeModelError("input", f"one input is needed, besides `labels` and `mask`; it has: {names}")
+        raise UnsafeModelError(
+            Gate.INPUT, f"one input is needed, besides `labels` and `mask`; it has: {names}"
+        )
     outputs = [value for value in model.graph.output if value.name != LOSS]
     if len(outputs) != 1:
         names = ", ".join(shown(value.name) for value in outputs[:5]) or "none"
-        raise UnsafeModelError("output", f"one output is needed, besides `loss`; it has: {names}")
-    for value, gate in ((data[0], "input"), (outputs[0], "output")):
+        raise UnsafeModelError(
+            Gate.OUTPUT, f"one output is needed, besides `loss`; it has: {names}"
+        )
+    for value, gate in ((data[0], Gate.INPUT), (outputs[0], Gate.OUTPUT)):
         _free_batch(value, gate)
     _put_first(model.graph, data[0].name, outputs[0].name)
     name_ends(model, {data[0].name: INPUT, outputs[0].name: LOGITS})
 
 
-def _free_batch(value: onnx.ValueInfoProto, gate: str) -> None:
+def _free_batch(value: onnx.ValueInfoProto, gate: Gate) -> None:
     kind = value.type.tensor_type
     if kind.elem_type != TensorProto.FLOAT or not kind.shape.dim:
         message = f"{shown(value.name)} must be float32 with the batch as its first axis"

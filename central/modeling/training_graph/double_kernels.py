@@ -6,14 +6,13 @@ shows is limited by the loss's rounding. Speed does not matter, and shapes are k
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
-from central.modeling.training_graph.builder import Shape
+from central.modeling.training_graph.builder import Attribute, Shape
 from central.modeling.training_graph.nodes import attribute, has_attribute, optional_input
 
 
@@ -30,7 +29,7 @@ class Substitute:
         self.constants: list[onnx.TensorProto] = []
         self._prefix = f"{node.output[0]}/double"
 
-    def emit(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+    def emit(self, operator: str, *inputs: str, output: str = "", **attributes: Attribute) -> str:
         """Add a node; return its output's name."""
         name = output or f"{self._prefix}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
@@ -58,8 +57,8 @@ def substitute(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Substitute 
 
 
 def _conv(new: Substitute, node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> None:
-    """Lay the windows side by side and multiply: ``(group, out, in) x (batch, group, in, places)``."""
-    x, weight = node.input[:2]
+    """Lay the windows side by side: ``(group, out, in) x (batch, group, in, places)``."""
+    weight = node.input[1]
     out, per_group, *kernel = _numbers(shapes[weight])
     group = attribute(node, "group", 1)
     places = _numbers(shapes[node.output[0]][2:])
@@ -163,7 +162,9 @@ def _instance_normalization(
     new.emit("Add", scaled, new.emit("Reshape", bias, per_channel), output=node.output[0])
 
 
-def _reduction(operator: str) -> "Callable[[Substitute, onnx.NodeProto, Mapping[str, Shape]], None]":
+def _reduction(
+    operator: str,
+) -> "Callable[[Substitute, onnx.NodeProto, Mapping[str, Shape]], None]":
     def make(new: Substitute, node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> None:
         axes = new.constant(range(2, len(shapes[node.input[0]])))
         new.emit(operator, node.input[0], axes, output=node.output[0])

@@ -30,6 +30,9 @@ from updates.arrays import F32, F64
 _BATCH = 4
 _NOISE = 0.05
 _SMALLEST_SCALE = 1e-2
+#: A tensor's gradient counts as at least so much of the whole one: one that is zero in exact
+#: arithmetic, as that of a bias in front of a normalization, is nothing but rounding.
+_LEAST_SHARE = 1e-4
 #: Largest difference of two gradients that are meant to be equal, relative to their norm.
 _SAME = 1e-6
 #: Tried for whole numbers in turn, until no table is read beyond its end.
@@ -105,11 +108,12 @@ def verify_gradients(
     feed = _usable_feed(model, _moved(first, flat, rng), rng, classes)
     probe = _Probe.of(model, feed, shapes)
     gradient = probe.gradient()
+    least = _LEAST_SHARE * float(np.linalg.norm(gradient))
     places = flat.trainable_slices()
     worst = 0.0
     for name, span in flat.slices().items():
         for _ in range(probe.tolerance.directions):
-            error = probe.error(span, gradient[places[name]], rng)
+            error = probe.error(span, gradient[places[name]], least, rng)
             if not error <= probe.tolerance.relative:
                 raise _wrong(name, error)
             worst = max(worst, error)
@@ -147,13 +151,13 @@ class _Probe:
         difference = np.linalg.norm(self.gradient(**other) - gradient)
         return bool(difference <= _SAME * np.linalg.norm(gradient))
 
-    def error(self, span: slice, gradient: F64, rng: np.random.Generator) -> float:
+    def error(self, span: slice, gradient: F64, least: float, rng: np.random.Generator) -> float:
         """Return the smallest error of all step lengths, as a fraction of the norm."""
         point = self.feed[names.PARAMETERS]
         direction = np.zeros_like(point)
         direction[span] = rng.choice([-1.0, 1.0], gradient.size)
         expected = float(direction[span] @ gradient)
-        norm = float(np.linalg.norm(gradient))
+        norm = max(float(np.linalg.norm(gradient)), least)
         scale = max(float(np.sqrt(np.mean(point[span] ** 2))), _SMALLEST_SCALE)
         best = np.inf
         for step in self.tolerance.steps:
@@ -201,7 +205,7 @@ def _usable_feed(
 
 def _moved(first: F32, flat: FlatVector, rng: np.random.Generator) -> F32:
     """Leave points where a gradient is zero by symmetry, such as a last layer of zeros."""
-    point = first.copy()
+    point: F32 = first.copy()
     for span in flat.slices().values():
         values = point[span]
         scale = max(float(np.sqrt(np.mean(values**2))), 1.0 if not values.any() else 0.0)

@@ -90,6 +90,9 @@ class Central(Writer):
 
     def assignment(self, cohort, number=0, task=TASK, model=b"model", deadline=None, **more):
         manifest, tail = describe(model, MIN_CHUNK_BYTES, inline=True)
+        if (graph := more.pop("graph", None)) is not None:
+            more["graph"], digests = describe(graph, MIN_CHUNK_BYTES)
+            tail += digests
         plan = TrainingPlan(
             model="m",
             input_shape=(2,),

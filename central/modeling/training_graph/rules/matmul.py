@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from central.modeling.training_graph.builder import GraphBuilder, Shape
+from central.modeling.training_graph.builder import Dimension, GraphBuilder, Shape
 from central.modeling.training_graph.errors import UnsupportedModelError
 from central.modeling.training_graph.nodes import attribute, optional_input
 from central.modeling.training_graph.rules.registry import Gradient, rule
@@ -127,6 +127,12 @@ def _einsum(
     if not arrow or "." in equation or any(len(set(term)) < len(term) for term in terms):
         reason = f"the equation {equation!r} has no arrow, an ellipsis or a diagonal"
         raise UnsupportedModelError(reason)
+    sizes: dict[str, Dimension] = {}
+    for term, name in zip(terms, node.input, strict=True):
+        for letter, size in zip(term, builder.shape(name), strict=True):
+            if sizes.setdefault(letter, size) != size:
+                reason = f"the equation {equation!r} broadcasts {letter!r}"
+                raise UnsupportedModelError(reason)
     return [
         _einsum_operand(builder, node, terms, result, position, outer[0] or "")
         if name in builder.needed

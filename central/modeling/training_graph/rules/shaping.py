@@ -30,6 +30,16 @@ def _trilu(g: Term, _x: Term, _y: Term, node: onnx.NodeProto) -> Term:
     return g.apply_to("Trilu", *node.input[1:2], upper=attribute(node, "upper", 1))
 
 
+@unary("ReverseSequence")
+def _reverse_sequence(g: Term, _x: Term, _y: Term, node: onnx.NodeProto) -> Term:
+    return g.apply_to(
+        "ReverseSequence",
+        node.input[1],
+        batch_axis=attribute(node, "batch_axis", 1),
+        time_axis=attribute(node, "time_axis", 0),
+    )
+
+
 @unary("Tile")
 def _tile(g: Term, x: Term, _y: Term, node: onnx.NodeProto) -> Term:
     """Give each repetition an axis of its own, and sum over those."""

@@ -14,7 +14,9 @@ from learning.models.registry import ModelError
     ("name", "shape"),
     [("lenet5", (1, 28, 28)), ("cnn1d", (6, 100)), ("mlp", (1, 8, 8)), ("resnet8", (3, 16, 16))],
 )
-def test_an_exported_model_computes_what_torch_does_for_any_batch(tmp_path, forward_of, name, shape):
+def test_an_exported_model_computes_what_torch_does_for_any_batch(
+    tmp_path, forward_of, name, shape
+):
     module = registry.build(name, {}, shape, 5, seed=9).eval()  # not the seed of the graph
     forward = forward_of(model=name, params={}, shape=shape, classes=5)
     path = export_onnx(forward, parameters.read(module), shape, tmp_path / f"{name}.onnx")

@@ -33,7 +33,7 @@ class Everything(nn.Module):
         self.dropout = nn.Dropout(0.25)
         self.unused = nn.Linear(2, 2)
         self.head = nn.Linear(16, 3)
-        self.head.bias.requires_grad_(False)  # noqa: FBT003
+        self.head.bias.requires_grad_(False)
 
     def forward(self, x):
         return self.head(self.dropout(self.encoder(self.norm(x + self.table))).mean(1))
@@ -145,7 +145,9 @@ def factory(tmp_path, monkeypatch):
     package = tmp_path / "own_models"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "nets.py").write_text(textwrap.dedent(FACTORY).replace("own_parts", "own_models.parts"))
+    (package / "nets.py").write_text(
+        textwrap.dedent(FACTORY).replace("own_parts", "own_models.parts")
+    )
     (package / "parts.py").write_text("WIDTH = 6\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield package
@@ -192,7 +194,9 @@ def weight(name="w", shape=(4, 3), seed=0):
     return numpy_helper.from_array(values, name)
 
 
-def saved(path, nodes, initializers, *, inputs=("x",), outputs=("y",), opset=18, batch="N"):
+def saved(  # noqa: PLR0913
+    path, nodes, initializers, *, inputs=("x",), outputs=("y",), opset=18, batch="N"
+):
     graph = helper.make_graph(
         nodes,
         "g",
@@ -249,7 +253,7 @@ def test_files_of_older_and_newer_opsets_become_one_of_18(tmp_path, opset):
 
 def test_an_operator_that_opset_18_lacks_is_told(tmp_path):
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Gelu", ["h"], ["y"])]
-    with pytest.raises(UnsafeModelError, match="cannot be made 18: .*Gelu.*export with opset 18"):
+    with pytest.raises(UnsafeModelError, match=r"cannot be made 18: .*Gelu.*export with opset 18"):
         sources.build(saved(tmp_path / "m.onnx", nodes, [weight()], opset=20))
 
 
@@ -279,5 +283,7 @@ def test_only_a_dropout_that_is_meant_for_training_drops_out(tmp_path):
 def test_a_file_that_takes_other_examples_is_refused(tmp_path):
     made = saved(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], [weight()])
     other = made.model_copy(update={"shape": (5,)})
-    with pytest.raises(UnsafeModelError, match=r"m\.onnx: trial: it takes examples of shape \(4,\)"):
+    with pytest.raises(
+        UnsafeModelError, match=r"m\.onnx: trial: it takes examples of shape \(4,\)"
+    ):
         check_by_running(sources.build(other), other)

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 
+from central.modeling.training_graph import preparation
 from central.modeling.training_graph.builder import GraphBuilder
 from central.modeling.training_graph.errors import UnsupportedModelError
 from central.modeling.training_graph.preparation import prepare
@@ -234,4 +235,38 @@ def test_a_list_that_is_not_split_off_a_tensor_is_refused():
         i=np.int64(0),
     )
     with pytest.raises(UnsupportedModelError, match=r"SequenceAt.*SplitToSequence"):
+        prepare(model, [])
+
+
+def test_batch_normalization_exported_in_training_mode_is_taken_as_the_plain_one():
+    model = model_of(
+        "y, m, v = BatchNormalization <training_mode = 1> (input, s, b, mean, var)",
+        s=values(2, low=0.5),
+        b=values(2),
+        mean=values(2),
+        var=values(2, low=0.5),
+    )
+    (node,) = prepare(model, []).graph.node
+    assert list(node.output) == ["y"]
+    assert not node.attribute
+
+
+def test_a_graph_that_computes_something_else_after_preparation_is_refused(monkeypatch):
+    model = model_of("y = Mul(input, w)", w=values(3))
+
+    def broken(model):
+        model.graph.node[0].op_type = "Add"
+        return False
+
+    monkeypatch.setattr(preparation, "_rewrite", broken)
+    with pytest.raises(UnsupportedModelError, match="output 'y' changed"):
+        prepare(model, ["w"])
+
+
+def test_what_equals_at_the_probed_batches_by_chance_is_noticed():
+    model = model_of(
+        "s = Shape <end = 1> (input) c = Greater(s, five) f = Cast <to = 1> (c) y = Mul(input, f)",
+        five=np.array([5]),
+    )
+    with pytest.raises(UnsupportedModelError, match="output 'y' changed"):
         prepare(model, [])

@@ -38,6 +38,13 @@ SHAPES = [
     move("Transpose of all", "y = Transpose(t)", lambda t: t.permute(2, 1, 0)),
     move("Trilu", "y = Trilu(t)", torch.triu, (3, 3)),
     move("Trilu lower", "y = Trilu <upper = 0> (t, k)", lambda t: t.tril(1), (3, 3), k=INT(1)),
+    move(
+        "ReverseSequence",
+        "n = Shape <end = 1> (t) l = Expand(two, n) y = ReverseSequence <batch_axis = 0, time_axis = 1> (t, l)",
+        lambda t: torch.cat([t[:, :2].flip(1), t[:, 2:]], 1),
+        (3, 2),
+        two=ints(2),
+    ),
     move("Tile", "y = Tile(t, r)", lambda t: t.repeat(1, 3, 2), r=ints(1, 3, 2)),
     move("Tile the batch", "y = Tile(t, r)", lambda t: t.repeat(2, 1, 1), r=ints(2, 1, 1)),
     move("Tile once", "y = Tile(t, r)", lambda t: t * 1, r=ints(1, 1, 1)),

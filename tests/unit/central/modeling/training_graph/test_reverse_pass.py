@@ -175,3 +175,42 @@ def test_several_seeds_add_up():
     (got,) = session.run(None, {"input": x, "w": w})
     slope = 1 + 1 - np.tanh(x * w) ** 2
     np.testing.assert_allclose(got, (slope * x).sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("equation", "complaint"),
+    [
+        ("bi,ii->bi", "a diagonal"),
+        ("...i,ij->...j", "an ellipsis"),
+        ("bi,ij", "no arrow"),
+        ("bk,kj->bj", "broadcasts 'k'"),
+    ],
+)
+def test_an_equation_beyond_the_rule_is_refused(equation, complaint):
+    body = f'y = Einsum <equation = "{equation}"> (input, w)'
+    shape = (1, 3) if "k" in equation else (3, 3)
+    assert complaint in str(refused(body, "w", w=values(*shape)))
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("k = ArgMax <axis = 1> (input) y = Gather <axis = 0> (input, k)", "follows the batch"),
+        ("y = Slice(input, one, two, none)", "follows the batch|must be numbers"),
+        ("y = ReduceProd <keepdims = 0> (input, both)", "over several axes"),
+        ('y = ScatterElements <axis = 1, reduction = "max"> (input, places, w)', "'max'"),
+        ("y = ReduceSum <noop_with_empty_axes = 1> (input)", "over no axis"),
+    ],
+)
+def test_what_a_rule_cannot_do_is_refused_with_its_reason(body, complaint):
+    constants = {
+        "one": np.array([1]),
+        "two": np.array([2]),
+        "none": np.array([0]),
+        "both": np.array([0, 1]),
+        "places": np.array([[0]]),
+    }
+    model = Case("no", body, parameters={"w": values(1, 1)}, constants=constants).model()
+    with pytest.raises(UnsupportedModelError, match=complaint) as caught:
+        gradient_graph(prepare(model, ["w"]), ["input"])
+    assert caught.value.operator in body

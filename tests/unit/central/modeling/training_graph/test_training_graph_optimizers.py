@@ -133,7 +133,7 @@ def test_the_rate_may_change_from_step_to_step(forward):
         functional.cross_entropy(module(x), y).backward()
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter -= rate * parameter.grad
+                parameter.sub_(rate * parameter.grad)
     assert_same(trainer, module)
 
 
