@@ -12,10 +12,10 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench bench-train runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto
+.PHONY: help setup demo test check vectors bench bench-train runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install everything into .venv (fast when nothing changed)
 
@@ -78,6 +78,10 @@ chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqt
 
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance
+
+fuzz-gradients: setup  ## Differentiate 2,000 random graphs and check every gradient (half an hour)
+	FEDFLEET_FUZZ_GRAPHS=2000 $(BIN)/python -m pytest -q --timeout 7200 \
+		tests/unit/central/modeling/training_graph/test_training_graph_fuzz.py
 
 clean:  ## Remove what was built, installed and run here
 	rm -rf $(VENV) build runs .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache

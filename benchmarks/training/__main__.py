@@ -16,7 +16,7 @@ from statistics import median
 
 import click
 
-from benchmarks.training.graphs import GraphFile, write_graph
+from benchmarks.training.graphs import GraphFile, read_graph, write_graph
 from benchmarks.training.models import TIMED
 from benchmarks.training.pages import markdown_table, put_section
 from fedfleet.tables import table
@@ -123,6 +123,7 @@ def conditions(options: Options) -> str:
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="A process.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build", "bench-train"))
+@click.option("--reuse", is_flag=True, help="Take the graphs that are in --out already.")
 @click.option("--docs", is_flag=True, help=f"Write the table into {_PAGE}.")
 @click.option("--strict", is_flag=True, help="Fail when an aim is missed.")
 def main(  # noqa: PLR0913, PLR0917
@@ -132,6 +133,7 @@ def main(  # noqa: PLR0913, PLR0917
     repeats: int,
     seconds: float,
     out: Path,
+    reuse: bool,  # noqa: FBT001
     docs: bool,  # noqa: FBT001
     strict: bool,  # noqa: FBT001
 ) -> None:
@@ -141,7 +143,9 @@ def main(  # noqa: PLR0913, PLR0917
     names = chosen or tuple(TIMED)
     rows, missed = [], []
     for name in names:
-        graph = write_graph(out, name, TIMED[name], batch)
+        path = out / f"{name}.onnx"
+        kept = reuse and path.is_file()
+        graph = read_graph(path) if kept else write_graph(out, name, TIMED[name], batch)
         torch, onnx = measured(name, graph, options)
         rows.append(row(name, graph, torch, onnx))
         aim = TIMED[name].target

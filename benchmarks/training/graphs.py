@@ -35,5 +35,11 @@ def write_graph(folder: Path, name: str, subject: Subject, batch: int) -> GraphF
     onnx.save(graph.model, path)
     x, y = subject.batch(batch, seed=1)
     np.savez(path.with_suffix(".npz"), parameters=graph.first, input=x, labels=y)
-    nodes = len(graph.model.graph.node)
-    return GraphFile(path, graph.layout.size, nodes, path.stat().st_size)
+    return read_graph(path)
+
+
+def read_graph(path: Path) -> GraphFile:
+    """Return what ``write_graph`` wrote before."""
+    nodes = len(onnx.load(path).graph.node)
+    with np.load(path.with_suffix(".npz")) as case:
+        return GraphFile(path, case["parameters"].size, nodes, path.stat().st_size)

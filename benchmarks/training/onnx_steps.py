@@ -1,6 +1,6 @@
 """Steps of a training graph: ``python -m benchmarks.training.onnx_steps GRAPH THREADS SECONDS``.
 
-``GRAPH.onnx`` and ``GRAPH.npz`` lie side by side. Only numpy and onnxruntime are imported.
+``GRAPH.onnx`` and ``GRAPH.npz`` lie side by side. Neither torch nor onnx is imported.
 """
 
 import sys
@@ -10,17 +10,16 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.training.timing import report, timed
+from device_agent.training.graph_reader import read_graph
+from device_agent.training.onnx_runtime import CPU, make_session
 
 _LEARNING_RATE = 0.01
 
 
 def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session with the options that the device's trainer sets."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    """Return a session as the device's trainer makes it."""
+    file = graph.read_bytes()
+    return make_session(file, read_graph(file).nodes, threads, (CPU,))
 
 
 def first_feed(graph: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from tests.support.random_nodes import OPERATORS
+from tests.support import random_layers, random_movement, random_nodes
+from tests.support.random_operators import OPERATORS
 
 
 class Erf(OpRun):
@@ -22,6 +23,9 @@ class Erf(OpRun):
     def _run(self, x):
         return (np.vectorize(math.erf, otypes=["d"])(x),)
 
+
+#: Imported for what they register.
+GROUPS = (random_layers, random_movement, random_nodes)
 
 BATCH = 3
 CLASSES = 3
