@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from central.modeling.training_graph import StepSpec, build_training_graph
 
 from benchmarks.training.forward import forward_graph
 from benchmarks.training.models import Subject
+from central.modeling.training_graph import StepSpec, build_training_graph
 
 
 @dataclass(frozen=True, slots=True)
