@@ -12,7 +12,7 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
+.PHONY: help setup demo test check vectors bench bench-train runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,19 @@ vectors: setup  ## Write the golden vectors of the wire format anew (a change ne
 
 bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" fails on a missed aim
 	@$(BIN)/python -m benchmarks.noop_round $(BENCH)
+
+bench-train: setup  ## Time training steps beside torch; BENCH_TRAIN=--docs writes the page
+	@$(BIN)/python -m benchmarks.training $(BENCH_TRAIN)
+	@$(BIN)/python -m benchmarks.training.calls $(if $(findstring --docs,$(BENCH_TRAIN)),--docs)
+
+runtimes: setup  ## Train the same graphs on onnxruntime 1.16, 1.19, 1.23 and the newest
+	@$(BIN)/python -m tests.runtimes $(RUNTIMES)
+
+footprint: setup  ## Install .[device] alone, train LeNet-5 on it, measure memory and start
+	@$(BIN)/python -m benchmarks.training.footprint $(FOOTPRINT)
+
+fedavg: setup  ## Train MNIST with onnx, torch and mixed fleets; FEDAVG="--mnist FOLDER"
+	@$(BIN)/python -m benchmarks.training.fedavg $(FEDAVG)
 
 simulate: setup  ## Live 10,000 simulated fleets through bad luck; SEED=n shows one of them
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),$(SIMULATE))

@@ -215,6 +215,8 @@ class GraphBuilder(TensorFacts):
                 wanted.update(node.input)
         tensors = [tensor for key, tensor in self._initializers.items() if key in wanted]
         graph = helper.make_graph(kept[::-1], name, list(inputs), list(outputs), tensors)
+        for number, node in enumerate(graph.node):
+            node.name = str(number)  # onnxruntime 1.19 gives two fused nodes without one the same
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 

@@ -1,0 +1,1 @@
+"""Step times, memory and accuracy of the onnx trainer beside torch."""
