@@ -16,10 +16,10 @@ import re  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
-from device_agent.training.onnx_trainer import OnnxTrainer  # noqa: E402
 
 import device_agent.app  # noqa: E402, F401 - so that the whole agent is counted
 from device_agent.service.ports import TrainingRequest  # noqa: E402
+from device_agent.training.onnx_trainer import OnnxTrainer  # noqa: E402
 from learning.data.dataset import Dataset  # noqa: E402
 from schemas.messages import TrainingPlan  # noqa: E402
 from updates.layout import Layout  # noqa: E402

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from central.modeling.training_graph import StepSpec, build_training_graph
 from torch import nn
 
 from benchmarks.training.forward import forward_graph
 from benchmarks.training.models import PORTABLE, Subject
+from central.modeling.training_graph import StepSpec, build_training_graph
 from updates.arrays import F32
 from updates.layout import Layout
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from central.modeling.factory import ModelFactory
 
 from central.modeling.evaluation import Evaluator
-from central.modeling.factory import ModelFactory
 from device_agent.service.ports import TrainingRequest
 from device_agent.training.torch_trainer import TorchTrainer
 from learning.data.dataset import concatenate
