@@ -19,7 +19,7 @@ from typing import Literal
 from schemas.tasks import FINAL_STATES, Target, TaskState
 
 MAX_ABANDONED_IN_A_ROW = 5
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 #: More than a task can ever use: 100,000 rounds, each after at most four abandoned ones.
 ROUNDS_AN_EPOCH = 1_000_000
 

@@ -199,12 +199,12 @@ def test_an_aggregation_that_was_interrupted_begins_again_with_the_same_list():
     assert again.aggregations == 2
 
 
-def test_the_fourth_start_of_an_aggregation_abandons_the_round():
+def test_one_start_too_many_of_an_aggregation_abandons_the_round():
     closed, _ = after(a_round(), UpdateAccepted("c"), UpdateAccepted("a"))
     crash = AggregationInterrupted(was_clean=False)
     state, told = after(closed, *[crash] * MAX_AGGREGATIONS)
     assert state.phase is Phase.ABANDONED
-    assert [type(one) for one in told] == [StartAggregation] * 2 + [AbandonRound]
+    assert [type(one) for one in told] == [StartAggregation] * (MAX_AGGREGATIONS - 1) + [AbandonRound]
 
 
 def test_ends_in_order_are_not_held_against_an_aggregation():

@@ -740,8 +740,8 @@ def killed_while_aggregating(rig, times):
         rig.restart()
 
 
-def test_an_aggregation_that_ends_central_each_time_is_given_up_after_three_starts(rig):
-    killed_while_aggregating(rig, 2)
+def test_an_aggregation_that_ends_central_each_time_is_given_up_after_five_starts(rig):
+    killed_while_aggregating(rig, 4)
     assert len(rig.worker.waiting) == 1
     rig.worker.waiting.clear()
     rig.restart()
@@ -749,13 +749,13 @@ def test_an_aggregation_that_ends_central_each_time_is_given_up_after_three_star
     status = rig.status("t")
     (ended,) = status.history
     assert ended.outcome == "abandoned"
-    assert "aggregation was begun 3 times and never ended" in ended.reason
+    assert "aggregation was begun 5 times and never ended" in ended.reason
     assert {row.settled for row in rig.store.contributions("t", 1)} == {"discarded"}
     assert rig.newest().round == 2
 
 
-def test_an_aggregation_that_succeeds_at_the_third_start_is_committed(rig):
-    killed_while_aggregating(rig, 2)
+def test_an_aggregation_that_succeeds_at_the_fifth_start_is_committed(rig):
+    killed_while_aggregating(rig, 4)
     rig.work()
     assert rig.status("t").state == "completed"
 
@@ -770,14 +770,14 @@ def test_restarts_in_order_count_against_no_aggregation(rig):
 def test_a_first_model_that_ends_central_each_time_fails_the_task(rig):
     rig.fleet("a", "b")
     rig.submit(task="t")
-    for _ in range(3):
+    for _ in range(5):
         assert len(rig.worker.waiting) == 1
         rig.worker.waiting.clear()
         rig.restart()
     assert rig.worker.waiting == []
     status = rig.status("t")
     assert status.state == "failed"
-    assert "building the first model was begun 3 times" in status.reason
+    assert "building the first model was begun 5 times" in status.reason
 
 
 def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
@@ -788,7 +788,7 @@ def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
     rig.update("a", job)
     rig.update("b", job)
     rig.event(rig.worker.jobs.work(rig.worker.waiting.pop()))
-    for _ in range(3):
+    for _ in range(5):
         assert len(rig.worker.waiting) == 1
         rig.worker.waiting.clear()
         rig.restart()
