@@ -33,21 +33,23 @@ def url():
 def test_an_idle_agent_is_small_and_has_loaded_no_training_library(url, tmp_path):
     with PlayedGateway(url) as gateway, DeviceProcess(url, tmp_path / "d") as device:
         birth = gateway.wait_for_state("online")
-        assert "torch" in birth.capabilities.backends
+        assert birth.capabilities.backends == ("onnx", "torch")
+        assert birth.capabilities.providers == ("cpu",)
         assert device.memory_bytes("VmRSS") < IDLE_LIMIT_BYTES
         assert "torch" not in device.maps()
+        assert "onnxruntime" not in device.maps()
         assert device.stop() == 0
         farewell = gateway.wait_for_state("offline")
         assert (farewell.boot, farewell.why) == (birth.boot, "stopped")
 
 
-def test_without_torch_the_agent_drills_but_refuses_to_train(url, tmp_path):
+def test_without_torch_and_without_a_graph_the_agent_drills_but_refuses_to_train(url, tmp_path):
     model = write_model(tmp_path / "model", SMALL)
     with (
         PlayedGateway(url) as gateway,
         DeviceProcess(url, tmp_path / "d", WITHOUT_TORCH) as device,
     ):
-        assert gateway.wait_for_state("online").capabilities.backends == ()
+        assert gateway.wait_for_state("online").capabilities.backends == ("onnx",)
         gateway.assign(model, SMALL, "int8", number=1, epochs=1)
         assert gateway.wait_for_status("rejected").code == "model"
         gateway.assign(model, SMALL, "int8", number=2, epochs=0)
