@@ -15,6 +15,7 @@ from central.modeling.limits import ProcessLimits
 from central.modeling.operators import FORWARD_OPERATORS
 from central.modeling.requests import ModelRequest
 from central.modeling.unsafe import UnsafeModelError
+from schemas.tasks import Training
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 #: What one refusal may take: of the address space, of CPU time, of resident memory, of patience.
@@ -277,7 +278,12 @@ def prepare(path, tmp_path, limits=LIMITS):
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
     return process.prepare(
-        request_for(path), None, cache=tmp_path / "cache", scratch=scratch, limits=limits
+        request_for(path),
+        Training(),
+        wants_graph=False,
+        cache=tmp_path / "cache",
+        scratch=scratch,
+        limits=limits,
     )
 
 
