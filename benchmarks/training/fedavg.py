@@ -17,7 +17,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from device_agent.training.onnx_trainer import OnnxTrainer
 
 from benchmarks.training.forward import forward_graph
 from benchmarks.training.models import TIMED, Subject
@@ -26,6 +25,7 @@ from central.core.strategies.base import Contribution, Contributions
 from central.core.strategies.fedavg import FedAvg
 from central.modeling.training_graph import StepSpec, build_training_graph
 from device_agent.service.ports import Trainer, TrainingRequest
+from device_agent.training.onnx_trainer import OnnxTrainer
 from device_agent.training.torch_trainer import TorchTrainer
 from fedfleet.tables import table
 from learning.data.dataset import Dataset

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from central.modeling.sources.onnx_files import forward_graph
 from onnx import TensorProto
 
+from central.modeling.sources.onnx_files import forward_graph
 from central.modeling.training_graph import StepSpec, build_training_graph
 
 FOLDER = Path(__file__).parents[2] / "golden" / "onnx"
