@@ -179,8 +179,8 @@ def mnist_folder(given: Path | None) -> Path:
 
 @click.command()
 @click.option("--mnist", type=click.Path(path_type=Path), help="Folder of the IDX files.")
-@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--rounds", type=click.IntRange(2), default=12, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build", "bench-train"))
 @click.option("--docs", is_flag=True, help=f"Write the table into {_PAGE}.")

@@ -57,7 +57,8 @@ class Desk:
     #: Asked for the messages that could not be handled.
     parked: Callable[[], ParkedSummary] = nothing_parked
     _layouts: dict[str, Layout] = field(default_factory=dict)
-    _in_hand: set[str] = field(default_factory=set)
+    #: Tasks whose jobs this life has begun; of use until it has taken up what was due before.
+    _in_hand: set[str] | None = field(default_factory=set)
 
     def touch(self, task: str, *, urgent: bool = True) -> None:
         """Note that a task's status changed."""
@@ -109,12 +110,17 @@ class Desk:
     def take_jobs(self) -> list[Job]:
         """Return the jobs that are due and forget them here."""
         jobs, self.jobs = self.jobs, []
-        self._in_hand.update(map(_task_of, jobs))
+        if self._in_hand is not None:
+            self._in_hand.update(map(_task_of, jobs))
         return jobs
 
     def is_in_hand(self, task: str) -> bool:
-        """Tell whether a job of a task was begun in this life of central."""
-        return task in self._in_hand or task in map(_task_of, self.jobs)
+        """Tell whether a job of a task was begun in this life, before ``recovered``."""
+        return task in (self._in_hand or ()) or task in map(_task_of, self.jobs)
+
+    def recovered(self) -> None:
+        """Note that what was due when central stopped is taken up."""
+        self._in_hand = None
 
     def to_gateway(
         self,

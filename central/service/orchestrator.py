@@ -163,6 +163,7 @@ class Orchestrator:
         if not self._is_recovered:
             self._is_recovered = True
             yield from self._rounds.recover(now_s, was_clean=self._was_clean)
+            self._desk.recovered()
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.wake(now_s)
 

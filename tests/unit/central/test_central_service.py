@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -802,6 +803,7 @@ def test_an_evaluation_that_ends_central_each_time_is_left_out(tmp_path):
 def test_a_task_that_comes_before_the_word_of_the_connection_was_not_interrupted(rig):
     """The broker kept its message: it may be handled first, and its model is prepared once."""
     rig.fleet("a", "b", "c")
+    rig.desk = replace(rig.desk, _in_hand=set())  # as in a life that has just begun
     rig.handler = Orchestrator(rig.desk, rig.worker, keep_task_s=1e9)
     rig.submit(task="t", cohort=3)
     rig.event(Connected("main"))
