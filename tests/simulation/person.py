@@ -95,6 +95,7 @@ class Person:
             "selection_timeout_s": 3000 if is_probe else 60,
             "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
             "codec": "raw-f32",
+            "requires": {"backend": world.backend},
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),
             "seed": rng.randrange(1000),

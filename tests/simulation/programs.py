@@ -73,7 +73,7 @@ class CentralProgram(Program):
 
     def __init__(self, world: "World") -> None:
         super().__init__(world, "central", CENTRAL_SCHEMA, CENTRAL_VERSION)
-        self.modeler = TinyModeler(world.swarm.large)
+        self.modeler = TinyModeler(world.swarm.large, world.swarm.graphs)
         self._busy_until_s = 0.0
         self.jobs: Jobs | None = None
 
@@ -236,7 +236,7 @@ class DeviceProgram(Program):
         settings = _device_settings(self.region, self.name, self.folder)
         objects = ObjectStore(self.folder)
         self._in_hand = None
-        trainer = TinyTrainer(self.world.ledger)
+        trainer = TinyTrainer(self.world.ledger, self.world.backend)
         data = {self.dataset.name: self.dataset}
         self.fence = Fence.claim(self.connection)
         self.job_run = JobRun(
@@ -255,7 +255,13 @@ class DeviceProgram(Program):
             device_filters(self.region, self.name),
         )
         device = Device(
-            settings, data, LocalPolicy(), self.connection, objects, TinyMachine(), self
+            settings,
+            data,
+            LocalPolicy(),
+            self.connection,
+            objects,
+            TinyMachine(self.world.backend),
+            self,
         )
         self.agent = device_app.compose(
             device,

@@ -51,6 +51,8 @@ class Swarm:
     poison: float = 0.0
     on_shortfall: str = "extend"
     unlike_brokers: bool = False
+    #: Whether devices need a second object, a training graph.
+    graphs: bool = True
     #: Whether a last task is asked for when all is well again, which every device must take part in.
     probe: bool = True
 
@@ -90,4 +92,5 @@ def swarm_of(seed: int) -> Swarm:
         on_shortfall=pick(("extend", "abandon")),
         probe=rng.random() < 0.07,
         unlike_brokers=rng.random() < 0.2,
+        graphs=rng.random() < 0.25,
     )

@@ -2,22 +2,25 @@
 
 import numpy as np
 import pytest
-from central.modeling.factory import ModelFactory
+import torch
 
-from central.modeling.evaluation import Evaluator
 from device_agent.service.ports import TrainingRequest
 from device_agent.training.torch_trainer import TorchTrainer
 from learning.data.dataset import concatenate
 from learning.data.sources import load
 from learning.data.splits import shard
+from learning.models import parameters, registry
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training
+from updates.layout import Layout
 
 
 def federated_accuracy(model, devices, held_out, rounds, training):
     """Train on all devices for some rounds; return the accuracy after each."""
     shape, classes = held_out.x.shape[1:], held_out.classes
-    layout, vector = ModelFactory().describe(model, {}, shape, classes, seed=1)
+    module = registry.build(model, {}, shape, classes, seed=1)
+    layout = Layout.of(parameters.shapes_of(module))
+    vector = layout.flatten(parameters.read(module))
     plan = TrainingPlan(
         model=model,
         input_shape=shape,
@@ -28,7 +31,7 @@ def federated_accuracy(model, devices, held_out, rounds, training):
         training=training,
         codec="int8",
     )
-    trainer, evaluator, accuracies = TorchTrainer(), Evaluator(held_out), []
+    trainer, accuracies = TorchTrainer(), []
     for number in range(rounds):
         total, examples = np.zeros(layout.size), 0
         for index, device in enumerate(devices):
@@ -37,8 +40,15 @@ def federated_accuracy(model, devices, held_out, rounds, training):
             total += int8(result.delta).astype(np.float64) * result.num_examples
             examples += result.num_examples
         vector = (vector + total / examples).astype(np.float32)
-        accuracies.append(evaluator.evaluate(model, {}, vector, layout)["accuracy"])
+        parameters.write(module, layout.unflatten(vector))
+        accuracies.append(accuracy(module, held_out))
     return accuracies
+
+
+def accuracy(module, held_out):
+    with torch.inference_mode():
+        logits = module.eval()(torch.from_numpy(held_out.x))
+    return float((logits.argmax(dim=1).numpy() == held_out.y).mean())
 
 
 def int8(delta):

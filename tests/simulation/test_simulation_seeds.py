@@ -102,5 +102,5 @@ def test_there_are_at_least_twenty_planted_bugs_and_no_two_of_one_name():
 @pytest.mark.parametrize("name", QUICK)
 def test_a_planted_bug_is_found(name):
     (mutant,) = [one for one in MUTANTS if one.name == name]
-    kill = hunt(mutant, limit=60)
+    kill = hunt(mutant, limit=120)
     assert kill.seeds is not None

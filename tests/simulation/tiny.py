@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from central.service.ports import Prepared
+from device_agent.core.backend import ONNX
 from device_agent.service.ports import TrainingRequest, TrainingResult, Vitals
 from learning.data.dataset import Dataset
 from schemas.limits import MIB
@@ -26,14 +27,15 @@ _BIG = np.float32(2.0**60)
 class TinyModeler:
     """The ports ``Modeler`` and ``Exporter`` without torch."""
 
-    def __init__(self, is_large: bool) -> None:
+    def __init__(self, is_large: bool, has_graph: bool) -> None:
         self.layout = LARGE if is_large else SMALL
+        self._graph = GRAPH if has_graph else None
 
     def check(self, submission: object) -> None:
         return
 
     def prepare(self, submission: object, data: object, scratch: object) -> Prepared:
-        return Prepared(self.layout, np.zeros(self.layout.size, np.float32), GRAPH)
+        return Prepared(self.layout, np.zeros(self.layout.size, np.float32), self._graph)
 
     def has_evaluation(self, data: DataDescription) -> bool:
         return data.examples % 4 == 0
@@ -48,16 +50,16 @@ class TinyModeler:
 class TinyTrainer:
     """Gives an update that depends only on the request; tells the ledger what it was."""
 
-    backend = "onnx"
-
-    def __init__(self, ledger: object) -> None:
+    def __init__(self, ledger: object, backend: str) -> None:
         self._ledger = ledger
+        self.backend = backend
 
     def train(
         self, request: TrainingRequest, progress: object, should_stop: object
     ) -> TrainingResult:
-        assert request.graph is not None
-        assert request.graph.read_bytes() == GRAPH
+        if self.backend == ONNX:
+            assert request.graph is not None
+            assert request.graph.read_bytes() == GRAPH
         delta = delta_of(request.round_seed, request.layout.size)
         return TrainingResult(delta, len(request.data), {"loss": 0.5})
 
@@ -74,17 +76,17 @@ def delta_of(seed: int, size: int) -> np.ndarray:
 class TinyMachine:
     """The port ``Machine``."""
 
+    def __init__(self, backend: str) -> None:
+        self._capabilities = Capabilities(backends=(backend,), memory_bytes=2048 * MIB, cores=1)
+
     def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+        return self._capabilities
 
     def memory_free_bytes(self) -> int:
         return 1024 * MIB
 
     def vitals(self) -> Vitals:
         return Vitals(load=0.5, memory_free_bytes=1024 * MIB)
-
-
-_CAPABILITIES = Capabilities(backends=("onnx",), memory_bytes=2048 * MIB, cores=1)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from device_agent.core.backend import ONNX, TORCH
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
@@ -36,6 +37,7 @@ class World:
     """One simulated fleet.
 
     Attributes:
+        backend: What every device trains with; onnx needs a graph.
         is_healed: Whether nothing goes wrong any more.
         faults: How many kills, cuts and the like there were.
     """
@@ -54,6 +56,7 @@ class World:
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
         self.layout = LARGE if self.swarm.large else SMALL
+        self.backend = ONNX if self.swarm.graphs else TORCH
         self.is_healed = False
         self.healed_s = float("inf")
         self.faults = 0
