@@ -29,7 +29,7 @@ demo: setup  ## Train with a whole fleet on this machine and show the result
 	@$(BIN)/fedfleet demo $(DEMO)
 
 test: setup mosquitto  ## Run all tests; the rules must be covered to 95 %
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95
 
 check: setup  ## Format, lint, types, import contracts, then all tests
 	$(BIN)/ruff format --check .
