@@ -204,7 +204,9 @@ def test_one_start_too_many_of_an_aggregation_abandons_the_round():
     crash = AggregationInterrupted(was_clean=False)
     state, told = after(closed, *[crash] * MAX_AGGREGATIONS)
     assert state.phase is Phase.ABANDONED
-    assert [type(one) for one in told] == [StartAggregation] * (MAX_AGGREGATIONS - 1) + [AbandonRound]
+    assert [type(one) for one in told] == [StartAggregation] * (MAX_AGGREGATIONS - 1) + [
+        AbandonRound
+    ]
 
 
 def test_ends_in_order_are_not_held_against_an_aggregation():
