@@ -117,12 +117,16 @@ def make_session(
     return session
 
 
-def last_run(providers: Sequence[str]) -> Any:  # noqa: ANN401 - onnxruntime is not typed
-    """Return the options of a job's last step, after which spare memory is given back."""
+def last_run(session: "InferenceSession") -> Any:  # noqa: ANN401 - onnxruntime is not typed
+    """Return the options of a job's last step, after which spare memory is given back.
+
+    A session may have been made on the CPU although a GPU was asked for; naming memory that it
+    has not would make the run fail.
+    """
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.RunOptions()
-    arenas = ["cpu:0", *("gpu:0" for name in providers if name != CPU)]
+    arenas = ["cpu:0", *("gpu:0" for name in session.get_providers() if name != PROVIDERS[CPU])]
     options.add_run_config_entry(_SHRINK, ";".join(dict.fromkeys(arenas)))
     return options
 

@@ -100,7 +100,7 @@ class OnnxStep:
     def run(self, feed: Feed, *, is_last: bool) -> dict[str, F32]:
         """Take one step; the outputs by name, ``correct`` as whatever the graph gives."""
         names = list(self.graph.outputs)
-        options = onnx_runtime.last_run(self.providers.names) if is_last else None
+        options = onnx_runtime.last_run(self.session) if is_last else None
         return dict(zip(names, self.session.run(names, feed, options), strict=True))
 
 

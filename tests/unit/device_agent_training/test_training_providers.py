@@ -126,6 +126,19 @@ def test_only_tensorrt_is_asked_for_float16_and_parameters_stay_float32(monkeypa
         assert result.delta.dtype == np.float32
 
 
+def test_a_graph_that_the_gpu_refuses_is_trained_on_the_cpu_to_its_last_step(
+    monkeypatch, make_request
+):
+    request, real = make_request(), onnxruntime.InferenceSession
+
+    def on_cpu(file, options, **_):
+        return real(file, options, providers=[ON_PROCESSOR])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
+    trainer = OnnxTrainer(1, Providers(("cuda", CPU)))
+    assert trainer.train(request, lambda _: None, lambda: False).delta.any()
+
+
 def test_a_device_without_onnxruntime_says_that_torch_computes_in_float32():
     assert no_providers(("torch",), "float32") == Providers(())
     found = no_providers(("torch",), "float16")
