@@ -36,7 +36,7 @@ from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from device_agent.settings import DeviceSettings
 from device_agent.training import backends
-from device_agent.training.onnx_runtime import Providers, find_providers
+from device_agent.training.onnx_runtime import Providers, find_providers, no_providers
 from learning.data.dataset import DataError, Dataset
 from learning.models.architectures import names as model_names
 from schemas.topics import Address, device_filters
@@ -128,15 +128,13 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     available = backends.installed(settings.backend)
-    providers = find_providers(settings.providers) if backends.ONNX in available else Providers()
-    if providers.fallback is not None:
-        _LOG.warning("provider_missing", asked=settings.providers, reason=providers.fallback)
-    trainers = backends.Trainers(available, settings.models, settings.threads, providers.names)
+    providers = _providers(settings, available)
+    trainers = backends.Trainers(available, settings.models, settings.threads, providers)
     parts = settings.state_dir / "parts"
     states = OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes)
     job_run = JobRun(settings.id, data, objects, trainers.of, parts, states)
     worker = TrainingWorker(job_run, events)
-    machine = LocalMachine(available, providers if backends.ONNX in available else None)
+    machine = LocalMachine(available, providers)
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
         device = Device(settings, data, policy, connection, objects, machine, worker)
         try:
@@ -144,6 +142,19 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
         finally:
             worker.close()
     return 0
+
+
+def _providers(settings: DeviceSettings, available: tuple[str, ...]) -> Providers:
+    asked = settings.providers
+    if backends.ONNX in available:
+        found = find_providers(asked, settings.precision)
+    else:
+        found = no_providers(available, settings.precision)
+    if found.fallback is not None:
+        _LOG.warning(
+            "provider_fallback", asked=asked, precision=settings.precision, reason=found.fallback
+        )
+    return found
 
 
 def compose(

@@ -49,6 +49,11 @@ from transport.settings import SettingsError
     multiple=True,
     help="What onnx computes on, best first; repeatable; default cpu.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    help="What a GPU is asked to compute in; default float32. Parameters stay float32.",
+)
 @click.option("--threads", type=int, help="Threads of one training step; default 1.")
 @click.option(
     "--config",

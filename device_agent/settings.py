@@ -7,6 +7,7 @@ from pydantic import Field
 
 from schemas.ids import DeviceId, RegionId
 from schemas.limits import MIB
+from schemas.messages import Precision
 from schemas.tasks import Name
 from transport.settings import ConnectionSettings
 
@@ -36,5 +37,8 @@ class DeviceSettings(ConnectionSettings):
     backend: Literal["auto", "onnx", "torch"] = "auto"
     providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
         default=("cpu",), min_length=1, description="what onnx computes on, best first"
+    )
+    precision: Precision = Field(
+        default="float32", description="what a GPU provider is asked to compute in"
     )
     threads: int = Field(default=1, ge=1, le=256, description="for one training step")

@@ -70,6 +70,10 @@ class ObjectManifest(WireMessage):
         return None
 
 
+#: What the arithmetic of a training step is done in; parameters travel as float32 in any case.
+Precision = Literal["float32", "float16"]
+
+
 class DataDescription(WireMessage):
     """One data source of a device; examples themselves never leave it."""
 
@@ -93,9 +97,10 @@ class Capabilities(WireMessage):
     cores: int = Field(default=1, ge=1)
     accelerator: Name | None = None
     battery_percent: int | None = Field(default=None, ge=0, le=100)
-    #: What the onnx backend computes on, best first, and why not on what its owner asked for.
+    #: What the onnx backend computes on, best first, and in; why not as its owner asked.
     providers: tuple[Name, ...] = Field(default=(), max_length=8)
     fallback: Text | None = None
+    precision: Precision = "float32"
 
 
 class DeviceState(WireMessage):

@@ -11,7 +11,7 @@ import onnxruntime
 
 from benchmarks.training.timing import report, timed
 from device_agent.training.graph_reader import read_graph
-from device_agent.training.onnx_runtime import CPU, make_session
+from device_agent.training.onnx_runtime import ON_CPU, make_session
 
 _LEARNING_RATE = 0.01
 
@@ -19,7 +19,7 @@ _LEARNING_RATE = 0.01
 def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     """Return a session as the device's trainer makes it."""
     file = graph.read_bytes()
-    return make_session(file, read_graph(file).nodes, threads, (CPU,))
+    return make_session(file, read_graph(file).nodes, threads, ON_CPU)
 
 
 def first_feed(graph: Path) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Protocol
 import psutil
 
 from device_agent.service.ports import Vitals
-from schemas.messages import Capabilities
+from schemas.messages import Capabilities, Precision
 
 _CGROUP = Path("/sys/fs/cgroup")
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
@@ -28,6 +28,10 @@ class OnnxProviders(Protocol):
         """Why it is not all that was asked for."""
 
     @property
+    def precision(self) -> Precision:
+        """What the best one computes in."""
+
+    @property
     def accelerator(self) -> str | None:
         """The best one, if it is not the CPU."""
 
@@ -45,7 +49,7 @@ class LocalMachine:
 
         Args:
             backends: Names of the trainers that are installed.
-            onnx: What the onnx trainer computes on, where there is one.
+            onnx: What the onnx trainer computes on and in, where there is one.
             cgroup: The control group's directory.
         """
         self._cgroup = cgroup
@@ -57,6 +61,7 @@ class LocalMachine:
             accelerator=onnx.accelerator if onnx else None,
             providers=onnx.names if onnx else (),
             fallback=onnx.fallback if onnx else None,
+            precision=onnx.precision if onnx else "float32",
         )
 
     def capabilities(self) -> Capabilities:

@@ -8,6 +8,7 @@ from typing import Literal
 from device_agent.core.backend import DRILL, ONNX, TORCH
 from device_agent.service.ports import Trainer, TrainingError
 from device_agent.training.drill import DrillTrainer
+from device_agent.training.onnx_runtime import ON_CPU, Providers
 from device_agent.training.onnx_trainer import OnnxTrainer
 from device_agent.training.torch_trainer import TorchTrainer
 from schemas.messages import TrainingPlan
@@ -40,13 +41,13 @@ class Trainers:
         available: Backends, best first.
         allow_list: Models of torch beyond the built-in ones, name -> ``package.module:factory``.
         threads: Threads a trainer may use.
-        providers: What onnx computes on, best first.
+        providers: What onnx computes on and in.
     """
 
     available: tuple[str, ...]
     allow_list: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
-    providers: tuple[str, ...] = ("cpu",)
+    providers: Providers = ON_CPU
     _made: dict[str, Trainer] = field(default_factory=dict)
 
     def of(self, plan: TrainingPlan, backend: str) -> Trainer:

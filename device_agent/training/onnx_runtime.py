@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from schemas.messages import Precision
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
@@ -21,6 +23,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+#: Providers that compute a graph of float32 in float16 when asked, and how they are asked. The
+#: runtime's parser takes "True" and refuses "1".
+_FLOAT16_OPTIONS = {"tensorrt": {"trt_fp16_enable": "True"}}
 #: From so many nodes on, planning which buffers to use again takes longer than training.
 _MANY_NODES = 3000
 _ERRORS_ONLY = 3
@@ -37,40 +42,58 @@ class Providers:
     """What sessions are made with.
 
     Attributes:
-        names: Best first; the last one is always the CPU.
+        names: Keys of ``PROVIDERS``, best first; the last one is the CPU. Empty: no onnxruntime.
         fallback: Why it is not all that was asked for, or None.
+        precision: What the first one computes in. The others are for what it cannot do, and
+            compute in float32.
     """
 
     names: tuple[str, ...] = (CPU,)
     fallback: str | None = None
+    precision: Precision = "float32"
 
     @property
     def accelerator(self) -> str | None:
         """The first one, if it is not the CPU."""
-        return None if self.names[0] == CPU else self.names[0]
+        best = next(iter(self.names), CPU)
+        return None if best == CPU else best
 
 
-def find_providers(asked: Sequence[str]) -> Providers:
+ON_CPU = Providers()
+
+
+def find_providers(asked: Sequence[str], precision: Precision = "float32") -> Providers:
     """Return which of the providers asked for work here; only the CPU needs no look.
 
     Args:
         asked: Keys of ``PROVIDERS``, best first.
+        precision: What they are asked to compute in.
     """
-    if set(asked) <= {CPU}:
-        return Providers()
-    import onnxruntime  # noqa: PLC0415
-
-    available = set(onnxruntime.get_available_providers())
-    reasons = {name: _why_not(name, available) for name in dict.fromkeys(asked) if name != CPU}
+    reasons = _reasons(asked)
     working = [name for name in dict.fromkeys(asked) if not reasons.get(name)]
     if CPU not in working:
         working.append(CPU)
     missing = [f"{name}: {why}" for name, why in reasons.items() if why]
-    return Providers(tuple(working), "; ".join(missing) or None)
+    if precision == "float16" and (why := _why_not_float16(working[0])):
+        missing.append(f"float16 asked, {why}")
+        precision = "float32"
+    return Providers(tuple(working), "; ".join(missing) or None, precision)
+
+
+def no_providers(backends: Sequence[str], precision: Precision) -> Providers:
+    """Return what a device without onnxruntime says of itself.
+
+    Args:
+        backends: Those that it has instead.
+        precision: What they are asked to compute in.
+    """
+    if precision == "float32" or not backends:
+        return Providers(())
+    return Providers((), f"{precision} asked, {backends[0]} computes in float32")
 
 
 def make_session(
-    file: bytes, nodes: int, threads: int, providers: Sequence[str]
+    file: bytes, nodes: int, threads: int, providers: Providers
 ) -> "InferenceSession":
     """Return a session of a checked graph.
 
@@ -78,23 +101,32 @@ def make_session(
         file: The ONNX file.
         nodes: How many nodes it has.
         threads: For one operator.
-        providers: Keys of ``PROVIDERS``, best first.
+        providers: What it computes on and in.
     """
     import onnxruntime  # noqa: PLC0415
 
-    wanted = [PROVIDERS[name] for name in providers]
-    session = onnxruntime.InferenceSession(file, _options(nodes, threads), providers=wanted)
+    wanted = [PROVIDERS[name] for name in providers.names]
+    session = onnxruntime.InferenceSession(
+        file,
+        _options(nodes, threads),
+        providers=wanted,
+        provider_options=_provider_options(providers),
+    )
     if session.get_providers()[0] != wanted[0]:
         _LOG.warning("provider_failed", asked=wanted[0], used=session.get_providers()[0])
     return session
 
 
-def last_run(providers: Sequence[str]) -> Any:  # noqa: ANN401 - onnxruntime is not typed
-    """Return the options of a job's last step, after which spare memory is given back."""
+def last_run(session: "InferenceSession") -> Any:  # noqa: ANN401 - onnxruntime is not typed
+    """Return the options of a job's last step, after which spare memory is given back.
+
+    A session may have been made on the CPU although a GPU was asked for; naming memory that it
+    has not would make the run fail.
+    """
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.RunOptions()
-    arenas = ["cpu:0", *("gpu:0" for name in providers if name != CPU)]
+    arenas = ["cpu:0", *("gpu:0" for name in session.get_providers() if name != PROVIDERS[CPU])]
     options.add_run_config_entry(_SHRINK, ";".join(dict.fromkeys(arenas)))
     return options
 
@@ -112,9 +144,34 @@ def _options(nodes: int, threads: int) -> "SessionOptions":
     return options
 
 
+def _reasons(asked: Sequence[str]) -> dict[str, str | None]:
+    if set(asked) <= {CPU}:
+        return {}
+    import onnxruntime  # noqa: PLC0415
+
+    available = set(onnxruntime.get_available_providers())
+    return {name: _why_not(name, available) for name in dict.fromkeys(asked) if name != CPU}
+
+
 def _why_not(name: str, available: set[str]) -> str | None:
     provider = PROVIDERS[name]
     if provider not in available:
         return "not in this onnxruntime"
-    session = make_session(_PROBE, 1, 1, [name, CPU])
+    session = make_session(_PROBE, 1, 1, Providers((name, CPU)))
     return None if session.get_providers()[0] == provider else "it does not start here"
+
+
+def _why_not_float16(name: str) -> str | None:
+    provider = PROVIDERS[name]
+    if name not in _FLOAT16_OPTIONS:
+        return f"{provider} computes in float32"
+    session = make_session(_PROBE, 1, 1, Providers((name, CPU), precision="float16"))
+    if session.get_providers()[0] == provider:
+        return None
+    return f"{provider} does not start with it and computes in float32"
+
+
+def _provider_options(providers: Providers) -> list[dict[str, str]]:
+    if providers.precision == "float32":
+        return [{} for _ in providers.names]
+    return [_FLOAT16_OPTIONS.get(name, {}) for name in providers.names]

@@ -17,6 +17,7 @@ from device_agent.training.graph_reader import (
     TensorType,
     read_graph,
 )
+from device_agent.training.onnx_runtime import Providers
 from learning.graph_file import decode_graph
 from schemas.messages import TrainingPlan
 
@@ -40,16 +41,16 @@ class OnnxStep:
     Attributes:
         session: Runs it.
         graph: Its inputs and outputs.
-        providers: What it was made with.
+        providers: What it was made for.
     """
 
     session: "InferenceSession"
     graph: GraphDescription
-    providers: tuple[str, ...]
+    providers: Providers
 
     @classmethod
     def load(
-        cls, file: Path, plan: TrainingPlan, threads: int, providers: tuple[str, ...]
+        cls, file: Path, plan: TrainingPlan, threads: int, providers: Providers
     ) -> "OnnxStep":
         """Unpack a graph, check it, and make its session.
 
@@ -86,7 +87,7 @@ class OnnxStep:
         fixed = self.graph.inputs["input"].sizes[0]
         may_pad = self.graph.metadata.get(_PADDING) != "forbidden"
         if fixed is None:
-            return batch_size if may_pad and self.providers[0] != onnx_runtime.CPU else 1
+            return batch_size if may_pad and self.providers.accelerator else 1
         if fixed != batch_size or not may_pad:
             message = f"graph: its batch is {fixed}, the task's batch_size is {batch_size}"
             raise TrainingError(message)
@@ -99,7 +100,7 @@ class OnnxStep:
     def run(self, feed: Feed, *, is_last: bool) -> dict[str, F32]:
         """Take one step; the outputs by name, ``correct`` as whatever the graph gives."""
         names = list(self.graph.outputs)
-        options = onnx_runtime.last_run(self.providers) if is_last else None
+        options = onnx_runtime.last_run(self.session) if is_last else None
         return dict(zip(names, self.session.run(names, feed, options), strict=True))
 
 

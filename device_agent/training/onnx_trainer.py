@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from device_agent.service.ports import TrainingError, TrainingRequest, TrainingResult
 from device_agent.training.batches import batches, distinct_examples, total_steps
 from device_agent.training.graph_reader import INT64, GraphError
-from device_agent.training.onnx_runtime import CPU
+from device_agent.training.onnx_runtime import ON_CPU, Providers
 from device_agent.training.onnx_step import Feed, OnnxStep
 from device_agent.training.steps import Tally, check_delta, check_request, follow, targets
 from schemas.errors import PayloadError
@@ -27,12 +27,12 @@ class OnnxTrainer:
 
     Args:
         threads: The runtime's threads for one operator.
-        providers: Keys of ``onnx_runtime.PROVIDERS``, best first.
+        providers: What it computes on and in.
     """
 
     backend = "onnx"
 
-    def __init__(self, threads: int = 1, providers: tuple[str, ...] = (CPU,)) -> None:
+    def __init__(self, threads: int = 1, providers: Providers = ON_CPU) -> None:
         self._threads = threads
         self._providers = providers
         self._kept: tuple[object, OnnxStep] | None = None

@@ -8,10 +8,20 @@ from fedfleet import options
 from fedfleet.client import broker_name, open_client
 from fedfleet.fleet import Fleet
 from fedfleet.tables import size, table
-from schemas.messages import DataDescription
+from schemas.messages import Capabilities, DataDescription
 from schemas.topics import state_filter
 
-COLUMNS = ("region", "device", "status", "profile", "backends", "data", "memory", "version")
+COLUMNS = (
+    "region",
+    "device",
+    "status",
+    "profile",
+    "backends",
+    "computes on",
+    "data",
+    "memory",
+    "version",
+)
 
 
 @click.command()
@@ -31,6 +41,8 @@ def devices(
         click.echo(json.dumps(_objects(fleet)))
     elif fleet.devices or fleet.gateways:
         click.echo(table(COLUMNS, [*_gateway_rows(fleet), *_device_rows(fleet)]))
+        for line in _fallbacks(fleet):
+            click.echo(line)
     else:
         click.echo(f"no devices at {broker_name(settings)}", err=True)
 
@@ -41,6 +53,7 @@ def _gateway_rows(fleet: Fleet) -> list[tuple[str, ...]]:
             region,
             "(gateway)",
             state.status,
+            "",
             "",
             "",
             f"{state.devices_online} of {state.devices_known} devices online",
@@ -59,12 +72,25 @@ def _device_rows(fleet: Fleet) -> list[tuple[str, ...]]:
             fleet.status_of(region, device),
             state.profile,
             ",".join(state.capabilities.backends),
+            _computes_on(state.capabilities),
             " ".join(_data(item) for item in state.data),
             size(state.capabilities.memory_bytes) if state.capabilities.memory_bytes else "-",
             state.versions.get("fedfleet", ""),
         )
         for (region, device), state in sorted(fleet.devices.items())
     ]
+
+
+def _fallbacks(fleet: Fleet) -> list[str]:
+    return [
+        f"{region}/{device}: {state.capabilities.fallback}"
+        for (region, device), state in sorted(fleet.devices.items())
+        if state.capabilities.fallback is not None
+    ]
+
+
+def _computes_on(has: Capabilities) -> str:
+    return f"{','.join(has.providers)} {has.precision}" if has.providers else "-"
 
 
 def _data(item: DataDescription) -> str:

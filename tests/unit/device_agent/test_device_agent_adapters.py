@@ -25,6 +25,7 @@ from device_agent.service.ports import (
     TrainingStoppedError,
     Work,
 )
+from device_agent.training.onnx_runtime import Providers
 from learning.data.dataset import DataError
 from schemas.limits import MIB
 from schemas.tasks import Privacy
@@ -250,6 +251,15 @@ def test_the_machine_tells_what_it_has():
     vitals = machine.vitals()
     assert vitals.load >= 0
     assert 0 <= vitals.memory_free_bytes <= psutil.virtual_memory().total
+
+
+def test_the_machine_tells_what_onnx_computes_on_and_in():
+    providers = Providers(("tensorrt", "cpu"), "cuda: not in this onnxruntime", "float16")
+    found = LocalMachine(("onnx",), providers).capabilities()
+    assert found.providers == ("tensorrt", "cpu")
+    assert (found.accelerator, found.precision) == ("tensorrt", "float16")
+    assert found.fallback == "cuda: not in this onnxruntime"
+    assert LocalMachine(("torch",)).capabilities().precision == "float32"
 
 
 def test_the_limit_of_a_control_group_is_the_machines_memory(tmp_path):

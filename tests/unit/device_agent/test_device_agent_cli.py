@@ -40,7 +40,8 @@ def test_flags_become_settings(given, tmp_path):
         *("--shard", "1/4", "--alpha", "0.5", "--split-seed", "3", "--threads", "2"),
         *("--broker", "mqtt://h:1", "--mqtt-protocol", "3.1.1", "--profile", "jetson-nano"),
         *("--state-dir", str(tmp_path), "--policy", str(tmp_path / "p.toml")),
-        *("--outbox-quota-bytes", "2000000"),
+        *("--outbox-quota-bytes", "2000000", "--precision", "float16"),
+        *("--provider", "tensorrt", "--provider", "cpu"),
     )
     assert result.exit_code == 0, result.output
     (settings,) = given
@@ -51,6 +52,7 @@ def test_flags_become_settings(given, tmp_path):
     assert (settings.state_dir, settings.policy) == (tmp_path, tmp_path / "p.toml")
     assert settings.profile == "jetson-nano"
     assert settings.outbox_quota_bytes == 2_000_000
+    assert (settings.providers, settings.precision) == (("tensorrt", "cpu"), "float16")
 
 
 def test_a_flag_wins_over_the_file(given, tmp_path):
@@ -66,12 +68,27 @@ def test_a_flag_wins_over_the_file(given, tmp_path):
     )
 
 
+def test_the_precision_comes_from_flag_environment_or_file_and_is_float32_else(
+    given, tmp_path, monkeypatch
+):
+    file = tmp_path / "device.toml"
+    file.write_text('region = "r1"\nid = "d1"\nprecision = "float16"\n')
+    assert invoke("--region", "r1", "--id", "d1").exit_code == 0
+    assert invoke("--config", str(file)).exit_code == 0
+    assert invoke("--config", str(file), "--precision", "float32").exit_code == 0
+    monkeypatch.setenv("FEDFLEET_PRECISION", "float16")
+    assert invoke("--region", "r1", "--id", "d1").exit_code == 0
+    found = [settings.precision for settings in given]
+    assert found == ["float32", "float16", "float32", "float16"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ((), "region"),
         (("--region", "r1", "--id", "all"), "reserved"),
         (("--region", "r1", "--id", "d1", "--shard", "a"), "shard"),
+        (("--region", "r1", "--id", "d1", "--precision", "float64"), "precision"),
         (("--region", "r1", "--id", "d1", "--config", "nowhere.toml"), "nowhere.toml"),
     ],
 )

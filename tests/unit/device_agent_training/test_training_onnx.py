@@ -13,7 +13,7 @@ import torch
 
 from device_agent.service.ports import TrainingError
 from device_agent.training import onnx_runtime
-from device_agent.training.onnx_runtime import CPU, Providers, find_providers
+from device_agent.training.onnx_runtime import CPU, ON_CPU, Providers
 from device_agent.training.onnx_step import OnnxStep
 from device_agent.training.onnx_trainer import OnnxTrainer
 from learning.graph_file import decode_graph, encode_graph
@@ -167,12 +167,13 @@ def test_a_fixed_batch_of_another_size_or_that_may_not_be_padded_is_refused(make
 
 def test_only_other_providers_than_the_cpu_get_batches_of_one_size(make_request):
     request = make_request()
-    step = OnnxStep.load(request.graph, request.plan, 1, (CPU,))
+    step = OnnxStep.load(request.graph, request.plan, 1, ON_CPU)
     assert step.padded_to(16) == 1
-    assert dataclasses.replace(step, providers=("cuda", CPU)).padded_to(16) == 16
+    on_gpu = Providers(("cuda", CPU))
+    assert dataclasses.replace(step, providers=on_gpu).padded_to(16) == 16
     forbidden = dict(step.graph.metadata) | {"fedfleet.padding": "forbidden"}
     graph = dataclasses.replace(step.graph, metadata=forbidden)
-    assert dataclasses.replace(step, providers=("cuda", CPU), graph=graph).padded_to(16) == 1
+    assert dataclasses.replace(step, providers=on_gpu, graph=graph).padded_to(16) == 1
 
 
 def dropout_model(input_shape, classes):
@@ -188,40 +189,6 @@ def test_dropout_repeats_bit_for_bit_and_differs_by_round(make_request):
     assert first.tobytes() == again.tobytes() == train(request).delta.tobytes()
     # Full batches: without dropout the rounds would differ by the order of a sum alone.
     assert np.abs(first - changed).max() > 1e-3
-
-
-def test_the_cpu_needs_no_look_and_what_is_missing_is_named():
-    assert find_providers(["cpu"]) == Providers((CPU,), None)
-    found = find_providers(["tensorrt", "cuda", "cpu"])
-    assert found.names[-1] == CPU
-    if found.names == (CPU,):
-        assert found.fallback is not None
-        assert found.fallback.startswith("tensorrt: ")
-        assert "; cuda: " in found.fallback
-        assert found.accelerator is None
-
-
-def test_a_provider_that_is_listed_but_does_not_start_is_left_out(monkeypatch):
-    import onnxruntime  # noqa: PLC0415
-
-    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
-
-    class OnCpu:
-        def __init__(self, *_, **__):
-            pass
-
-        def get_providers(self):
-            return ["CPUExecutionProvider"]
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", OnCpu)
-    assert find_providers(["cuda"]) == Providers((CPU,), "cuda: it does not start here")
-
-
-def test_the_probe_is_a_model_that_the_runtime_takes():
-    session = onnx_runtime.make_session(onnx_runtime._PROBE, 1, 1, [CPU])
-    (y,) = session.run(None, {"x": np.array([3.0], np.float32)})
-    assert y.tolist() == [3.0]
 
 
 def test_sessions_have_few_threads_and_no_memory_pattern():

@@ -259,7 +259,12 @@ def fleet(world):
         status="online",
         boot=1,
         profile="raspberry-pi-5",
-        capabilities=Capabilities(backends=("onnx", "torch"), memory_bytes=8_000_000_000),
+        capabilities=Capabilities(
+            backends=("onnx", "torch"),
+            memory_bytes=8_000_000_000,
+            providers=("cuda", "cpu"),
+            fallback="float16 asked, CUDAExecutionProvider computes in float32",
+        ),
         data=(DataDescription(name="har", shape=(6, 100), classes=5, examples=321),),
         versions={"fedfleet": "0.1.0"},
     )
@@ -281,14 +286,19 @@ def fleet(world):
 
 def test_devices_are_listed_with_what_they_have(fleet):
     lines = run("devices").stdout.splitlines()
-    assert [line.split()[1:3] for line in lines[2:]] == [
+    assert [line.split()[1:3] for line in lines[2:6]] == [
         ["(gateway)", "online"],
         ["s01-phone", "online"],
         ["s02-watch", "silent"],
         ["s03-watch", "offline"],
     ]
-    assert "raspberry-pi-5  onnx,torch  har[321 of 6x100, 5 classes]" in lines[3]
+    assert "raspberry-pi-5  onnx,torch  cuda,cpu float32  har[321 of 6x100, 5 classes]" in lines[3]
     assert "8.0 GB  0.1.0" in lines[3]
+    assert "  -  " in lines[5]  # it was never said what it computes on
+    assert lines[6:] == [
+        f"north/{device}: float16 asked, CUDAExecutionProvider computes in float32"
+        for device in ("s01-phone", "s02-watch")
+    ]
 
 
 def test_devices_as_json_keep_gateways_apart(fleet):
