@@ -163,3 +163,12 @@ def test_the_probe_is_a_model_that_the_runtime_takes():
     session = onnx_runtime.make_session(onnx_runtime._PROBE, 1, 1, ON_CPU)
     (y,) = session.run(None, {"x": np.array([3.0], np.float32)})
     assert y.tolist() == [3.0]
+
+
+def test_a_file_is_an_onnx_file_whatever_its_first_bytes_say():
+    """Field 2 of a model, its producer's name, puts the mark of the runtime's own format there."""
+    file = b"\x12\x06\x00\x00ORTM" + onnx_runtime._PROBE
+    assert file[4:8] == b"ORTM"
+    session = onnx_runtime.make_session(file, 1, 1, ON_CPU)
+    (y,) = session.run(None, {"x": np.ones(1, np.float32)})
+    assert y.tolist() == [1.0]
