@@ -1,14 +1,29 @@
 """A training graph as the bytes that travel: one zlib stream (RFC 1950) of an ONNX file.
 
-The layout of a graph is repetitive, so the stream is a quarter of the file. Its digest names the
-graph; the bytes are made once, by central, and are never compressed again on the way.
+The layout of a graph is repetitive, so the stream is a quarter or a fifth of the file; weights in
+it hardly shrink. Its digest names the graph; the bytes are made once, by central, and are never
+compressed again on the way.
+
+A stream of ``packed`` bytes unpacks to at most ``unpacked_limit(packed)`` bytes. A device counts
+with that before it has the stream, and refuses one that holds more. A model that shrinks too well
+(a base of zeros) is therefore stored without compression.
 """
 
 import zlib
 
 from schemas.errors import PayloadError
+from schemas.limits import MIB
 
-_LEVEL = 9
+#: No graph unpacks to more; protocol buffers end at 2 GiB.
+MAX_UNPACKED_BYTES = 2047 * MIB
+_LEVEL, _NO_COMPRESSION = 9, 0
+#: (times the stream, bytes on top) for small graphs, and for those with weights in them.
+_BOUNDS = (16, MIB), (4, 48 * MIB)
+
+
+def unpacked_limit(packed: int) -> int:
+    """Return the most bytes that a stream of ``packed`` bytes may unpack to."""
+    return min(MAX_UNPACKED_BYTES, *(factor * packed + more for factor, more in _BOUNDS))
 
 
 def encode_graph(model: bytes) -> bytes:
@@ -18,12 +33,18 @@ def encode_graph(model: bytes) -> bytes:
         model: The bytes of the ``ModelProto``, at least one.
 
     Raises:
-        PayloadError: There is nothing to encode.
+        PayloadError: There is nothing to encode, or more than ``MAX_UNPACKED_BYTES``.
     """
     if not model:
         message = "graph: empty, an ONNX model is needed"
         raise PayloadError(message)
-    return zlib.compress(model, _LEVEL)
+    if len(model) > MAX_UNPACKED_BYTES:
+        message = f"graph: {len(model)} bytes, the limit is {MAX_UNPACKED_BYTES}"
+        raise PayloadError(message)
+    stream = zlib.compress(model, _LEVEL)
+    if len(model) <= unpacked_limit(len(stream)):
+        return stream
+    return zlib.compress(model, _NO_COMPRESSION)
 
 
 def decode_graph(data: bytes, max_bytes: int) -> bytes:

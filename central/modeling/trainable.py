@@ -15,6 +15,7 @@ from central.modeling.training_graph import (
 )
 from learning.graph_file import encode_graph
 from learning.models.architectures import ModelError
+from schemas.errors import PayloadError
 from schemas.tasks import Training
 from updates.layout import Layout
 from updates.model_file import encode_model
@@ -24,7 +25,8 @@ def write_trainable(request: PrepareRequest, key: str, forward: ForwardGraph) ->
     """Write model and training graph into the scratch folder that the request names.
 
     Raises:
-        ModelError: The model came as a file and has no training graph, so nothing can train it.
+        ModelError: The model came as a file and has no training graph, so nothing can train it;
+            or its graph is too large for a device.
     """
     if request.training is None or not request.wants_graph:
         _write_model(request, forward)
@@ -68,5 +70,11 @@ def _write_model(request: PrepareRequest, forward: ForwardGraph) -> None:
 def _write_graph(request: PrepareRequest, graph: TrainingGraph) -> None:
     folder = Path(request.scratch)
     (folder / Word.MODEL.value).write_bytes(encode_model(graph.layout, graph.first))
-    stored = encode_graph(graph.model.SerializeToString(deterministic=True))
-    (folder / Word.GRAPH.value).write_bytes(stored)
+    (folder / Word.GRAPH.value).write_bytes(_packed(graph))
+
+
+def _packed(graph: TrainingGraph) -> bytes:
+    try:
+        return encode_graph(graph.model.SerializeToString(deterministic=True))
+    except PayloadError as error:
+        raise ModelError(str(error)) from error

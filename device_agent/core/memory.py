@@ -4,18 +4,20 @@
 
     parameters * 4 bytes * (copies + optimizer state)
       + batch_size * input elements * 4 bytes * ACTIVATIONS
-      + training graph * GRAPH
+      + training graph as it travels, and twice what it may unpack to
       + overhead of the training library
 
 Copies: the global model, the trained one, its gradient, the update, and one for the encoder. A
 drill has no gradient and no trained copy. SGD with momentum keeps one value a parameter, Adam two
 (Kingma and Ba 2015, algorithm 1). What a network's layers keep for the backward pass is not known
-here; ``ACTIVATIONS`` times the input stands for it, which covers the built-in networks.
+here; ``ACTIVATIONS`` times the input stands for it, which covers the built-in networks. A graph is
+held as a file and in the runtime's session; nothing above its limit is ever unpacked.
 """
 
 from math import prod
 
 from device_agent.core.backend import ONNX
+from learning.graph_file import unpacked_limit
 from schemas.limits import MIB
 from schemas.messages import TrainingPlan
 from schemas.tasks import Training
@@ -24,8 +26,8 @@ FLOAT_BYTES = 4
 COPIES_TRAINING = 5
 COPIES_DRILL = 3
 ACTIVATIONS = 32
-#: A graph as it travels, unpacked (four times as much), and in the runtime's session.
-GRAPH = 9
+#: An unpacked graph, and the runtime's session of it.
+GRAPH_COPIES = 2
 #: A training library that is loaded, without any model; torch's for one that is not known.
 LIBRARY_BYTES = 180 * MIB
 ONNX_LIBRARY_BYTES = 40 * MIB
@@ -47,8 +49,12 @@ def needed_bytes(
     copies = COPIES_TRAINING + _optimizer_values(plan.training)
     batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
     library = ONNX_LIBRARY_BYTES if backend == ONNX else LIBRARY_BYTES
-    parts = plan.parameters * FLOAT_BYTES * copies, batch * ACTIVATIONS, graph_bytes * GRAPH
-    return sum(parts) + (0 if is_warm else library)
+    model, activations = plan.parameters * FLOAT_BYTES * copies, batch * ACTIVATIONS
+    return model + activations + _graph(graph_bytes) + (0 if is_warm else library)
+
+
+def _graph(packed: int) -> int:
+    return packed + GRAPH_COPIES * unpacked_limit(packed) if packed else 0
 
 
 def _optimizer_values(training: Training) -> int:

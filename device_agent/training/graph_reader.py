@@ -1,7 +1,7 @@
 """What a training graph says of itself, read before the runtime sees it.
 
 Only what the runtime's standard operators can do is let through: one operator set, the default
-domain's; no functions; no graphs within nodes, so that every run ends; no data outside of the file.
+domain's; no functions; no graphs within nodes, so that every run ends; no data outside of it.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,10 @@ from device_agent.training.protobuf import (
     small,
     text,
 )
-from schemas.limits import MIB
 
 F32 = NDArray[np.float32]
 
 FLOAT, INT64 = 1, 7
-#: A graph that unpacks to more than this is not taken; protocol buffers end at 2 GiB.
-MAX_UNPACKED_BYTES = 2047 * MIB
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 _SHOWN = 60
 

@@ -12,13 +12,12 @@ from device_agent.training import onnx_runtime
 from device_agent.training.graph_reader import (
     FLOAT,
     INT64,
-    MAX_UNPACKED_BYTES,
     GraphDescription,
     TensorType,
     read_graph,
 )
 from device_agent.training.onnx_runtime import Providers
-from learning.graph_file import decode_graph
+from learning.graph_file import decode_graph, unpacked_limit
 from schemas.messages import TrainingPlan
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ class OnnxStep:
             GraphError: The graph is not one, or asks for more than standard operators.
             TrainingError: It does not fit the plan.
         """
-        unpacked = decode_graph(file.read_bytes(), MAX_UNPACKED_BYTES)
+        packed = file.read_bytes()
+        unpacked = decode_graph(packed, unpacked_limit(len(packed)))
         graph = read_graph(unpacked)
         check_graph(graph, plan)
         session = onnx_runtime.make_session(unpacked, graph.nodes, threads, providers)

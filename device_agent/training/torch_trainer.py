@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from device_agent.service.ports import TrainingError, TrainingRequest, TrainingResult
 from device_agent.training.batches import batches, distinct_examples, total_steps
-from device_agent.training.graph_reader import MAX_UNPACKED_BYTES, GraphError, read_graph
+from device_agent.training.graph_reader import GraphError, read_graph
 from device_agent.training.steps import check_delta, check_request, follow
-from learning.graph_file import decode_graph
+from learning.graph_file import decode_graph, unpacked_limit
 from learning.models import parameters, registry
 from schemas.errors import PayloadError
 
@@ -114,7 +114,7 @@ def _delta(module: "nn.Module", request: TrainingRequest, reference: Mapping[str
 
 def _most_frozen(request: TrainingRequest) -> int:
     """Return a bound on the number of frozen parameters, which the graph holds."""
-    return 0 if request.graph is None else MAX_UNPACKED_BYTES // 4
+    return 0 if request.graph is None else unpacked_limit(request.graph.stat().st_size) // 4
 
 
 def _stored(
@@ -127,7 +127,8 @@ def _stored(
     missing &= trained
     if not missing or request.graph is None:
         return constants
-    graph = read_graph(decode_graph(request.graph.read_bytes(), MAX_UNPACKED_BYTES))
+    packed = request.graph.read_bytes()
+    graph = read_graph(decode_graph(packed, unpacked_limit(len(packed))))
     found = {name: value for name in missing if (value := graph.floats(name)) is not None}
     if lost := sorted(missing - found.keys()):
         message = f"frozen: the graph has no {lost[0]!r} as it is in torch; onnx can train it"

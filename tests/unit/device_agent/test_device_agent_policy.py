@@ -10,6 +10,7 @@ from device_agent.core.admission import Situation, refusal
 from device_agent.core.memory import LIBRARY_BYTES, needed_bytes
 from device_agent.core.policy import LocalPolicy, cut, refuse
 from device_agent.core.seeding import round_seed
+from learning.graph_file import unpacked_limit
 from schemas.base import explain
 from schemas.limits import MIB
 from schemas.messages import DataDescription, TrainingPlan
@@ -147,6 +148,21 @@ def test_memory_counts_parameters_optimizer_and_batch():
     assert momentum - plain == 4 * 1000
     assert adam - plain == 8 * 1000
     assert plain == 5 * 4 * 1000 + 64 * 4 * 32 + LIBRARY_BYTES
+
+
+@pytest.mark.parametrize("packed", [1, 20_000, 4 * MIB, 500 * MIB])
+def test_a_graph_is_counted_with_all_that_it_may_unpack_to(packed):
+    without, with_graph = (
+        needed_bytes(plan(epochs=1), "onnx", size, is_warm=True) for size in (0, packed)
+    )
+    assert with_graph - without == packed + 2 * unpacked_limit(packed)
+
+
+def test_a_graph_of_2_mib_is_not_taken_where_what_it_may_hold_does_not_fit():
+    free = situation(backends=("onnx",), memory_free_bytes=100 * MIB)
+    small, large = (refusal("t-1", plan(), free, size) for size in (20_000, 2 * MIB))
+    assert small is None
+    assert (large.code, large.reason) == ("memory", "108 MiB needed, 100 MiB free")
 
 
 def test_a_drill_needs_only_copies_of_the_model():

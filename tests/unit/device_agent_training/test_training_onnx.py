@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,7 @@ def test_a_file_that_is_no_packed_graph_is_refused(make_request, tmp_path):
     for content, text in (
         (b"garbage", "not a zlib stream"),
         (encode_graph(b"garbage"), "graph: "),
+        (zlib.compress(bytes(64 * MIB), 9), "which is the limit"),
     ):
         path = tmp_path / text.replace(" ", "-")
         path.write_bytes(content)

@@ -3,11 +3,13 @@
 import tracemalloc
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.graph_file import decode_graph, encode_graph
+from learning import graph_file
+from learning.graph_file import MAX_UNPACKED_BYTES, decode_graph, encode_graph, unpacked_limit
 from schemas.errors import PayloadError
 
 MIB = 1024 * 1024
@@ -68,3 +70,33 @@ def test_an_empty_graph_is_refused_on_both_sides():
         encode_graph(b"")
     with pytest.raises(PayloadError, match="0 bytes"):
         decode_graph(zlib.compress(b""), MIB)
+
+
+@pytest.mark.parametrize("size", [1, MIB, 2 * MIB, 70 * MIB])
+def test_what_central_packs_is_within_what_a_device_unpacks(size):
+    for model in (bytes(size), np.random.default_rng(0).bytes(size)):
+        data = encode_graph(model)
+        assert decode_graph(data, unpacked_limit(len(data))) == model
+
+
+def test_a_graph_that_shrinks_too_well_is_stored_as_it_is():
+    assert len(encode_graph(bytes(MIB))) < MIB // 100
+    assert len(encode_graph(bytes(2 * MIB))) > 2 * MIB
+
+
+def test_a_bomb_is_refused_by_the_size_of_its_stream():
+    bomb = zlib.compress(bytes(64 * MIB), 9)
+    with pytest.raises(PayloadError, match="which is the limit"):
+        decode_graph(bomb, unpacked_limit(len(bomb)))
+
+
+def test_the_limit_grows_with_the_stream_to_less_than_2_gib():
+    assert unpacked_limit(1000) == 16_000 + MIB
+    assert unpacked_limit(100 * MIB) == 448 * MIB
+    assert unpacked_limit(1024 * MIB) == MAX_UNPACKED_BYTES == 2047 * MIB
+
+
+def test_a_graph_above_the_limit_is_not_packed(monkeypatch):
+    monkeypatch.setattr(graph_file, "MAX_UNPACKED_BYTES", 99)
+    with pytest.raises(PayloadError, match="100 bytes, the limit is 99"):
+        encode_graph(b"x" * 100)
