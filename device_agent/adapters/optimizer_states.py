@@ -1,7 +1,8 @@
 """Optimizers' states that go from one round of a task to the next, as files.
 
 A state is named by the round that it was left by, and a round begins with the newest one before
-it: done again after a crash, it begins with the same. Only the newest two of a task are kept.
+it: done again after a crash, it begins with the same. Only the newest two of a task are kept, and
+those of the task at work never make room for others.
 """
 
 import hashlib
@@ -25,14 +26,16 @@ class OptimizerStates:
     """The states below one folder; the oldest tasks' go when it holds too much."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Use a folder, which is made when the first state comes.
+        """Use a folder, which is made when the first state comes; half a state in it is removed.
 
         Args:
             folder: Holds nothing else.
-            max_bytes: Most bytes of all states; a larger one is not kept at all.
+            max_bytes: Most bytes of all states; one of which two are larger is not kept at all.
         """
         self._folder = folder
         self._max_bytes = max_bytes
+        for torn in folder.glob("*.tmp"):
+            torn.unlink(missing_ok=True)
 
     def load(self, key: JobKey, kind: str) -> F32 | None:
         """Return the state that the task's newest round before this one has left, or None.
@@ -48,22 +51,25 @@ class OptimizerStates:
             return None  # torn by a power cut: the round begins without one
 
     def save(self, key: JobKey, kind: str, state: F32) -> None:
-        """Keep what a round has left.
+        """Keep what a round has left, beside what it began with.
 
         Raises:
             OSError: It cannot be written.
         """
-        if state.nbytes > self._max_bytes:
+        if _KEPT_A_TASK * state.nbytes > self._max_bytes:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_prefix(key.task, kind)}{key.round:0{_ROUND_DIGITS}d}.npy"
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.save(file, state, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint("device.state.written")
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, state, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            failpoint("device.state.written")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         failpoint("device.state.stored")
         self._trim(key, kind)
 
@@ -71,13 +77,17 @@ class OptimizerStates:
         done = [path for number, path in self._of(key.task, kind) if number <= key.round]
         for path in done[:-_KEPT_A_TASK]:
             path.unlink(missing_ok=True)
+        # The job may be done again: its update is not stored yet, so what it began with stays.
+        own = set(done[-_KEPT_A_TASK:])
         newest_first = sorted(
-            self._folder.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+            self._folder.glob("*.npy"),
+            key=lambda path: (path in own, path.stat().st_mtime_ns),
+            reverse=True,
         )
         total = 0
         for path in newest_first:
             total += path.stat().st_size
-            if total > self._max_bytes + io.DEFAULT_BUFFER_SIZE:
+            if path not in own and total > self._max_bytes + io.DEFAULT_BUFFER_SIZE:
                 path.unlink(missing_ok=True)
 
     def _of(self, task: str, kind: str) -> list[tuple[int, Path]]:

@@ -1,5 +1,7 @@
 """Optimizers' states that are kept from round to round."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,48 @@ def test_a_round_that_is_done_again_begins_with_the_same_state(states):
         assert before is None or before.tobytes() == again.tobytes()
 
 
+@pytest.mark.parametrize(("room", "is_kept"), [(1_000_000, False), (1_200_000, True)])
+def test_a_round_done_again_begins_with_the_same_however_little_room_there_is(
+    tmp_path, room, is_kept
+):
+    states = OptimizerStates(tmp_path, room)
+    for number in (1, 2, 3):
+        before = states.load(JobKey("t", number), "sgd")
+        states.save(JobKey("t", number), "sgd", state(number, 150_000))
+        again = states.load(JobKey("t", number), "sgd")
+        assert (before is not None) == (again is not None) == (is_kept and number > 1)
+
+
+def test_other_tasks_states_make_room_for_those_of_the_task_at_work(tmp_path):
+    states = OptimizerStates(tmp_path, 2 * 600_000)
+    states.save(JobKey("t", 1), "sgd", state(1, 150_000))
+    states.save(JobKey("u", 1), "sgd", state(5, 150_000))  # newer than what t begins with
+    states.save(JobKey("t", 2), "sgd", state(2, 150_000))
+    assert states.load(JobKey("t", 2), "sgd")[0] == 1
+    assert states.load(JobKey("u", 2), "sgd") is None
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing(states, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    states.save(JobKey("t", 1), "sgd", state(1))
+    monkeypatch.setattr("device_agent.adapters.optimizer_states.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        states.save(JobKey("t", 2), "sgd", state(2))
+    assert [path.suffix for path in (tmp_path / "optimizer").iterdir()] == [".npy"]
+    assert states.load(JobKey("t", 3), "sgd")[0] == 1
+
+
+def test_what_a_killed_device_was_writing_is_removed_when_it_begins_again(states, tmp_path):
+    states.save(JobKey("t", 1), "sgd", state(1))
+    left = tmp_path / "optimizer" / "half.tmp"
+    left.write_bytes(b"half a state")
+    again = OptimizerStates(tmp_path / "optimizer", MIB)
+    assert not left.exists()
+    assert again.load(JobKey("t", 2), "sgd")[0] == 1
+
+
 def test_tasks_and_kinds_are_kept_apart(states):
     states.save(JobKey("t", 1), "sgd", state(1))
     assert states.load(JobKey("u", 2), "sgd") is None
@@ -55,8 +99,8 @@ def test_the_oldest_go_when_there_is_too_much(tmp_path):
     assert kept == [6, 7]
 
 
-def test_a_state_larger_than_all_that_may_be_kept_is_not_kept(tmp_path):
-    states = OptimizerStates(tmp_path / "optimizer", 1000)
+def test_a_state_of_which_two_do_not_fit_is_not_kept(tmp_path):
+    states = OptimizerStates(tmp_path / "optimizer", 7_999)
     states.save(JobKey("t", 1), "sgd", state(1, 1000))
     assert states.load(JobKey("t", 2), "sgd") is None
     assert not (tmp_path / "optimizer").exists()
