@@ -10,13 +10,13 @@ GRAPHS_LOOKED_AT = 32
 
 
 def graphs_to_keep(newest: Iterable[ObjectManifest], max_bytes: int) -> frozenset[str]:
-    """Return the digests of the newest graphs that fit together.
+    """Return the digests of the newest graphs that fit together; one that never fits is left out.
 
     Args:
         newest: The graphs of past and present jobs, newest first.
         max_bytes: Most bytes that they may take.
     """
-    graphs = list(newest)
+    graphs = [graph for graph in newest if graph.size <= max_bytes]
     totals = accumulate(graph.size for graph in graphs)
     return frozenset(
         graph.sha256 for graph, total in zip(graphs, totals, strict=True) if total <= max_bytes

@@ -199,6 +199,13 @@ def test_graphs_of_the_newest_jobs_are_kept_as_far_as_they_fit():
     assert len(graphs_to_keep(graphs, 10_000)) == 5
 
 
+def test_a_graph_that_is_too_large_does_not_push_out_older_ones():
+    small, large, other = (ObjectManifest(sha256=c * 64, size=n) for c, n in
+                           (("a", 100), ("b", 1000), ("c", 100)))  # fmt: skip
+    assert graphs_to_keep([small, large, other], 250) == {small.sha256, other.sha256}
+    assert graphs_to_keep([large], 250) == frozenset()
+
+
 def test_another_tasks_graph_does_not_push_out_one_that_fits(bench):
     for number, (task, graph) in enumerate((("t-1", GRAPH), ("t-2", OTHER))):
         assign(bench, number + 1, graph, task=task)
