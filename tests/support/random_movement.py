@@ -137,5 +137,5 @@ def top_k(sketch, operator):
         return value.shape[-1] >= 3 and np.diff(np.sort(value), axis=-1).min() > 1e-3
 
     if name := sketch.pick(where=fits):
-        sketch.add(operator, name, sketch.constant([2]), outputs=2, axis=-1)
-        sketch.unused.pop()
+        if sketch.add(operator, name, sketch.constant([2]), outputs=2, axis=-1) is not None:
+            sketch.unused.pop()  # the positions

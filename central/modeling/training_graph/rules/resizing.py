@@ -69,8 +69,10 @@ def _weights(node: onnx.NodeProto, scale: float | None, old: int, new: int) -> A
     graph = helper.make_graph([lone], "weights", [units], [end], constants)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     (weights,) = session.run(None, {"units": np.eye(old, dtype=np.float32).reshape(shape)})
     return np.asarray(weights).reshape(old, new)

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import pytest
+import torch
 
 from central.modeling import sources
 from central.modeling.requests import ModelRequest
@@ -40,3 +41,12 @@ def forward_file(tmp_path_factory, forward_of):
         return path
 
     return forward_file
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """Keep torch from waiting busily in threads: the models are small, processors are few."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
