@@ -39,10 +39,7 @@ def export_model(request: "ModelRequest", path: Path, runtime: str | None = None
         scratch.mkdir()
         try:
             outcome = process.prepare(request, None, cache=cache, scratch=scratch)
-            stored = ForwardStore(cache).find(outcome.key)
-            if stored is None:
-                message = "its forward graph was removed meanwhile"
-                raise ExportError(message)
+            stored = ForwardStore(cache).need(outcome.key)
             model = inference_model(ForwardGraph.load(stored))
             made = export_for(model, runtime) if runtime else model
             path.write_bytes(made.SerializeToString(deterministic=True))

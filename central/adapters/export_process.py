@@ -1,6 +1,5 @@
 """Has a model written as ONNX by a process that ends when it is done."""
 
-import errno
 import json
 import os
 import subprocess
@@ -9,12 +8,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from central.modeling.full_disk import NO_SPACE, no_space
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
 
 _COMMAND = (sys.executable, "-m", "central.modeling.exporting")
 _TIMEOUT_S = 900.0
-_NO_SPACE = os.strerror(errno.ENOSPC)
 _SHOWN_CHARACTERS = 300
 
 
@@ -65,8 +64,8 @@ class ExportProcess:
             raise ExportProcessError(message) from error
         if process.returncode != 0:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            if _NO_SPACE in last:
-                raise OSError(errno.ENOSPC, last[-_SHOWN_CHARACTERS:])
+            if process.returncode == NO_SPACE:
+                raise no_space(last[-_SHOWN_CHARACTERS:])
             message = f"exit code {process.returncode}: {last[-_SHOWN_CHARACTERS:]}"
             raise ExportProcessError(message)
 

@@ -8,6 +8,7 @@ writes the model again, and two must not write at the same time.
 import sys
 from pathlib import Path
 
+from central.modeling.full_disk import told_by_exit_code
 from central.modeling.limits import end_with
 from central.modeling.modeler import GraphModeler
 from schemas.base import WireMessage
@@ -35,9 +36,10 @@ def main() -> None:
     """Do what the request on stdin says; a failure is a traceback and exit code 1."""
     request = ExportRequest.model_validate_json(sys.stdin.buffer.read())
     end_with(request.parent)
-    layout, vector = decode_model(Path(request.source).read_bytes())
-    modeler = GraphModeler(request.models, (), Path(request.cache))
-    modeler.export(request.submission, request.data, layout, vector, Path(request.target))
+    with told_by_exit_code():
+        layout, vector = decode_model(Path(request.source).read_bytes())
+        modeler = GraphModeler(request.models, (), Path(request.cache))
+        modeler.export(request.submission, request.data, layout, vector, Path(request.target))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,18 @@ class ForwardStore:
             return path
         return None
 
+    def need(self, key: str, kind: str = FORWARD) -> Path:
+        """Return the file of a graph that was stored just now.
+
+        Raises:
+            FileNotFoundError: It was removed meanwhile.
+        """
+        found = self.find(key, kind)
+        if found is None:
+            message = f"graph {key[:12]} was removed from {self.folder} meanwhile"
+            raise FileNotFoundError(message)
+        return found
+
     def put(self, key: str, content: bytes, kind: str = FORWARD) -> Path:
         """Store a graph durably, whole or not at all, forget those used longest ago.
 
@@ -108,7 +120,7 @@ class ForwardStore:
         for path in self.folder.iterdir():
             try:
                 yield path, path.stat()
-            except FileNotFoundError:
+            except FileNotFoundError:  # noqa: PERF203 - each may be gone
                 continue  # another process was faster
 
 

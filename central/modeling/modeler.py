@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from central.modeling import process, sources
@@ -23,6 +24,7 @@ from updates.layout import Layout
 from updates.model_file import decode_model
 
 F32 = NDArray[np.float32]
+_log = structlog.get_logger()
 _LENGTH = struct.Struct("<Q")
 DataKey = tuple[str, tuple[int, ...], str, int]
 
@@ -78,6 +80,7 @@ class GraphModeler:
 
         Raises:
             ModelError: The model cannot be built for this data.
+            OSError: A disk is full; it may be tried again.
             PrepareProcessError: The process that builds it failed.
         """
         request, training = self._request(submission, data), submission.training
@@ -92,12 +95,20 @@ class GraphModeler:
             cache=self._store.folder,
             scratch=scratch,
         )
+        if outcome.not_kept is not None:
+            _log.warning("graph_not_kept", reason=outcome.not_kept)
         model = (scratch / Word.MODEL.value).read_bytes()
         if not outcome.has_graph:
             return Prepared(*decode_model(model), None, outcome.reason)
         packed = _packed(model, (scratch / Word.GRAPH.value).read_bytes())
-        self._store.put(key, packed, STEP)
+        self._keep_step(key, packed)
         return _unpacked(packed)
+
+    def _keep_step(self, key: str, packed: bytes) -> None:
+        try:
+            self._store.put(key, packed, STEP)
+        except OSError as error:  # it is only built again
+            _log.warning("graph_not_kept", reason=str(error))
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""
@@ -130,6 +141,7 @@ class GraphModeler:
 
         Raises:
             ModelError: It cannot be built.
+            OSError: A disk is full; it may be tried again.
             PrepareProcessError: The process that builds it failed.
         """
         found = self._store.find(sources.key_of(request))
@@ -138,11 +150,7 @@ class GraphModeler:
         with tempfile.TemporaryDirectory() as scratch:
             folder = self._store.folder
             outcome = process.prepare(request, None, cache=folder, scratch=Path(scratch))
-        built = self._store.find(outcome.key)
-        if built is None:
-            message = f"model: the forward graph of {request.model} was removed meanwhile"
-            raise ModelError(message)
-        return built
+        return self._store.need(outcome.key)
 
     def _request(self, submission: TaskSubmission, data: DataDescription) -> ModelRequest:
         architectures.check_params(submission.model, submission.model_params, self._models)

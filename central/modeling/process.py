@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from central.modeling.full_disk import NO_SPACE, no_space
 from central.modeling.limits import ProcessLimits
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
 from central.modeling.unsafe import Gate, UnsafeModelError
@@ -54,6 +55,7 @@ def prepare(  # noqa: PLR0913 - each names one part of the work
 
     Raises:
         ModelError: The model cannot be built; ``UnsafeModelError`` if a gate refused its file.
+        OSError: A disk is full; it may be tried again.
         PrepareProcessError: The process failed for another reason.
     """
     request = PrepareRequest(
@@ -73,6 +75,8 @@ def prepare(  # noqa: PLR0913 - each names one part of the work
     if model.file is not None and code < 0:
         _refuse_for(code, model.file)
     last = said.decode(errors="replace").strip().rpartition("\n")[2][-_SHOWN_CHARACTERS:]
+    if code == NO_SPACE:
+        raise no_space(last)
     message = f"model {model.model}: not built, exit code {code}: {last}"
     raise PrepareProcessError(message)
 
