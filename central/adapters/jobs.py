@@ -38,7 +38,7 @@ EXPORTED = "model.sha256"
 
 
 class Jobs:
-    """Does the jobs, one at a time; models are written out beside the others."""
+    """Does the jobs; models are built and written out beside the others, on other threads."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,

@@ -237,7 +237,7 @@ JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed | StateD
 
 
 class Worker(Protocol):
-    """One thread that does the heavy work; its results come back as events on the queue."""
+    """Does the heavy work on threads; its results come back as events on the queue."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; called after the commit that made it due."""
