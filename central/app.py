@@ -90,7 +90,7 @@ def run(settings: CentralSettings) -> int:
 def _serve(settings: CentralSettings) -> int:
     strategies = load_strategies(settings.strategies)
     cache = settings.model_cache or settings.state_dir / FORWARD
-    modeler = GraphModeler(settings.models, settings.eval_data, cache)
+    modeler = GraphModeler(settings.models, settings.eval_data, cache, settings.prepare_timeout_s)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
@@ -103,7 +103,7 @@ def _serve(settings: CentralSettings) -> int:
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
-        exporter = ExportProcess(settings.models, cache)
+        exporter = ExportProcess(settings.models, cache, settings.prepare_timeout_s)
         reader, models = reader_of(database), settings.state_dir / MODELS
         jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
         worker = Workers(events, jobs.work)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from central.modeling.full_disk import NO_SPACE, no_space
+from central.modeling.process import TIMEOUT_S
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
 
@@ -24,15 +25,19 @@ class ExportProcessError(RuntimeError):
 class ExportProcess:
     """The port ``Exporter``; one model at a time."""
 
-    def __init__(self, models: Mapping[str, str], cache: Path) -> None:
+    def __init__(
+        self, models: Mapping[str, str], cache: Path, build_timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Keep what the process must know.
 
         Args:
             models: What central's settings allow beyond the built-in models.
             cache: Folder of the forward graphs.
+            build_timeout_s: How long building one may take, if it is not there.
         """
         self._models = dict(models)
         self._cache = cache
+        self._build_timeout_s = build_timeout_s
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
         self._is_closed = False
@@ -48,6 +53,7 @@ class ExportProcess:
         """
         request = {
             "parent": os.getpid(),
+            "timeout_s": self._build_timeout_s,
             "models": self._models,
             "cache": str(self._cache.resolve()),
             "submission": json.loads(submission.model_dump_json()),
@@ -55,12 +61,13 @@ class ExportProcess:
             "source": str(source.resolve()),
             "target": str(target.resolve()),
         }
+        timeout_s = _TIMEOUT_S + self._build_timeout_s
         process = self._start()
         try:
-            _, said = process.communicate(json.dumps(request).encode(), timeout=_TIMEOUT_S)
+            _, said = process.communicate(json.dumps(request).encode(), timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             process.kill()
-            message = f"not written within {_TIMEOUT_S:g} s"
+            message = f"not written within {timeout_s:g} s"
             raise ExportProcessError(message) from error
         if process.returncode != 0:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]

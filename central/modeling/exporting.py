@@ -20,10 +20,11 @@ from updates.model_file import decode_model
 class ExportRequest(WireMessage):
     """What to write; ``models`` is what central's settings allow, ``cache`` its forward graphs.
 
-    ``parent`` is central's process id.
+    ``parent`` is central's process id, ``timeout_s`` what building a forward graph may take.
     """
 
     parent: int
+    timeout_s: float
     models: dict[str, str]
     cache: str
     submission: TaskSubmission
@@ -38,7 +39,7 @@ def main() -> None:
     end_with(request.parent)
     with told_by_exit_code():
         layout, vector = decode_model(Path(request.source).read_bytes())
-        modeler = GraphModeler(request.models, (), Path(request.cache))
+        modeler = GraphModeler(request.models, (), Path(request.cache), request.timeout_s)
         modeler.export(request.submission, request.data, layout, vector, Path(request.target))
 
 

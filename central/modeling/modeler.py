@@ -32,7 +32,13 @@ DataKey = tuple[str, tuple[int, ...], str, int]
 class GraphModeler:
     """The port ``Modeler``; whatever is built is built by a process of its own."""
 
-    def __init__(self, models: Mapping[str, str], eval_data: Sequence[str], cache: Path) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        eval_data: Sequence[str],
+        cache: Path,
+        timeout_s: float = process.TIMEOUT_S,
+    ) -> None:
         """Load the held-out sets; sets of the same form are joined.
 
         Args:
@@ -40,12 +46,14 @@ class GraphModeler:
                 path of an .onnx file. From central's own settings, never from a message.
             eval_data: Specifications of held-out data, as ``learning.data.sources`` reads them.
             cache: Folder of the forward graphs.
+            timeout_s: How long building one may take.
 
         Raises:
             DataError: A set cannot be loaded.
         """
         self._models = dict(models)
         self._store = ForwardStore(cache)
+        self._timeout_s = timeout_s
         parts: dict[DataKey, list[Dataset]] = {}
         for spec in eval_data:
             dataset = load(spec, train=False)
@@ -94,6 +102,7 @@ class GraphModeler:
             wants_graph=wants_graph,
             cache=self._store.folder,
             scratch=scratch,
+            timeout_s=self._timeout_s,
         )
         if outcome.not_kept is not None:
             _log.warning("graph_not_kept", reason=outcome.not_kept)
@@ -149,7 +158,13 @@ class GraphModeler:
             return found
         with tempfile.TemporaryDirectory() as scratch:
             folder = self._store.folder
-            outcome = process.prepare(request, None, cache=folder, scratch=Path(scratch))
+            outcome = process.prepare(
+                request,
+                None,
+                cache=folder,
+                scratch=Path(scratch),
+                timeout_s=self._timeout_s,
+            )
         return self._store.need(outcome.key)
 
     def _request(self, submission: TaskSubmission, data: DataDescription) -> ModelRequest:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from central.modeling import sources
 from central.modeling.forward_store import ForwardStore
 from central.modeling.full_disk import told_by_exit_code
-from central.modeling.limits import apply_limits, end_with
+from central.modeling.limits import apply_limits, end_with, lift_cpu_limit
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
 from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
@@ -52,6 +52,7 @@ def _build(request: PrepareRequest) -> Outcome:
     key, store = sources.key_of(request.model), ForwardStore(Path(request.cache))
     path = store.find(key)
     forward, model = _forward(request, path)
+    lift_cpu_limit()
     problem = None if path is not None else _keep(request, store, key, forward)
     if request.training is None:
         return Outcome(key=key)
