@@ -43,7 +43,12 @@ class ExportProcess:
         self._is_closed = False
 
     def write(
-        self, submission: TaskSubmission, data: DataDescription, source: Path, target: Path
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        source: Path,
+        target: Path,
+        forward_key: str | None = None,
     ) -> None:
         """Write the model in ``source`` for inference to ``target``.
 
@@ -60,6 +65,7 @@ class ExportProcess:
             "data": json.loads(data.model_dump_json()),
             "source": str(source.resolve()),
             "target": str(target.resolve()),
+            "forward_key": forward_key,
         }
         timeout_s = _TIMEOUT_S + self._build_timeout_s
         process = self._start()

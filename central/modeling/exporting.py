@@ -31,6 +31,7 @@ class ExportRequest(WireMessage):
     data: DataDescription
     source: str
     target: str
+    forward_key: str | None = None
 
 
 def main() -> None:
@@ -40,7 +41,8 @@ def main() -> None:
     with told_by_exit_code():
         layout, vector = decode_model(Path(request.source).read_bytes())
         modeler = GraphModeler(request.models, (), Path(request.cache), request.timeout_s)
-        modeler.export(request.submission, request.data, layout, vector, Path(request.target))
+        target, key = Path(request.target), request.forward_key
+        modeler.export(request.submission, request.data, layout, vector, target, key)
 
 
 if __name__ == "__main__":

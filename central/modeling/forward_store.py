@@ -44,6 +44,13 @@ class ForwardStore:
             return path
         return None
 
+    def is_writable(self) -> bool:
+        """Tell whether a graph could be stored, as far as permissions go."""
+        folder = self.folder.absolute()
+        while not folder.exists() and not folder.is_symlink():
+            folder = folder.parent
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
     def need(self, key: str, kind: str = FORWARD) -> Path:
         """Return the file of a graph that was stored just now.
 

@@ -53,6 +53,9 @@ def _build(request: PrepareRequest) -> Outcome:
     path = store.find(key)
     forward, model = _forward(request, path)
     lift_cpu_limit()
+    if path is None and sources.key_of(request.model) != key:
+        message = f"model: what {request.model.model} is made from was changed while it was read"
+        raise ModelError(message)
     problem = None if path is not None else _keep(request, store, key, forward)
     if request.training is None:
         return Outcome(key=key)

@@ -112,6 +112,7 @@ class Rounds:
             model_bytes=event.size,
             graph_sha256=event.graph_sha256,
             graph_bytes=event.graph_bytes,
+            forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
         self._desk.save_task(
