@@ -70,6 +70,8 @@ class Jobs:
         self._models_dir = models_dir
         # Two processes may work on the same job for a moment, until one of them is fenced.
         self._life = secrets.token_hex(4)
+        self._scratches = objects.root / "scratch"
+        shutil.rmtree(self._scratches, ignore_errors=True)  # what a killed life left there
 
     def work(self, job: Job) -> JobEvent | None:
         """Do one job and return what came of it."""
@@ -118,10 +120,8 @@ class Jobs:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Make an empty directory for one job; what a killed life left there goes with it."""
-        folder = self._objects.root / "scratch"
-        shutil.rmtree(folder, ignore_errors=True)
-        own = folder / self._life
+        """Make an empty directory for one job, and remove that one alone."""
+        own = self._scratches / f"{self._life}-{secrets.token_hex(4)}"
         own.mkdir(parents=True)
         try:
             yield own

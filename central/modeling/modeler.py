@@ -1,8 +1,10 @@
 """Central's models behind one port: build the first, measure each, write out the last."""
 
+import shutil
 import struct
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +56,7 @@ class GraphModeler:
         """
         self._models = dict(models)
         self._store = ForwardStore(cache)
-        self._spare: tuple[tempfile.TemporaryDirectory[str], ForwardStore] | None = None
+        self._spare: ForwardStore | None = None
         self._lock = threading.Lock()
         self._timeout_s = timeout_s
         parts: dict[DataKey, list[Dataset]] = {}
@@ -201,7 +203,7 @@ class GraphModeler:
     def _find(self, key: str) -> Path | None:
         found = self._store.find(key)
         if found is None and self._spare is not None:
-            found = self._spare[1].find(key)
+            found = self._spare.find(key)
         return found
 
     def _writable(self) -> ForwardStore:
@@ -210,10 +212,11 @@ class GraphModeler:
             return self._store
         with self._lock:
             if self._spare is None:
-                folder = tempfile.TemporaryDirectory()
-                self._spare = folder, ForwardStore(Path(folder.name))
+                folder = tempfile.mkdtemp()
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                self._spare = ForwardStore(Path(folder))
                 _log.warning("model_cache_not_writable", folder=str(self._store.folder))
-            return self._spare[1]
+            return self._spare
 
     def _request(self, submission: TaskSubmission, data: DataDescription) -> ModelRequest:
         architectures.check_params(submission.model, submission.model_params, self._models)
