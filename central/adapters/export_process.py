@@ -8,10 +8,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from central.modeling.full_disk import NO_SPACE, no_space
-from central.modeling.process import TIMEOUT_S
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
+from transport.full_disk import NO_SPACE, no_space
 
 _COMMAND = (sys.executable, "-m", "central.modeling.exporting")
 _TIMEOUT_S = 900.0
@@ -26,7 +25,7 @@ class ExportProcess:
     """The port ``Exporter``; one model at a time."""
 
     def __init__(
-        self, models: Mapping[str, str], cache: Path, build_timeout_s: float = TIMEOUT_S
+        self, models: Mapping[str, str], cache: Path, build_timeout_s: float = _TIMEOUT_S
     ) -> None:
         """Keep what the process must know.
 

@@ -8,12 +8,12 @@ writes the model again, and two must not write at the same time.
 import sys
 from pathlib import Path
 
-from central.modeling.full_disk import told_by_exit_code
 from central.modeling.limits import end_with
 from central.modeling.modeler import GraphModeler
 from schemas.base import WireMessage
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
+from transport.full_disk import told_by_exit_code
 from updates.model_file import decode_model
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from central.modeling import sources
 from central.modeling.forward_store import ForwardStore
-from central.modeling.full_disk import told_by_exit_code
 from central.modeling.limits import apply_limits, end_with, lift_cpu_limit
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
 from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
+from transport.full_disk import told_by_exit_code
 
 if TYPE_CHECKING:
     from central.modeling.forward import ForwardGraph

@@ -12,13 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from central.modeling.full_disk import NO_SPACE, no_space
 from central.modeling.limits import ProcessLimits
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
 from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
 from schemas.limits import MIB
 from schemas.tasks import Training
+from transport.full_disk import NO_SPACE, no_space
 
 _COMMAND = (sys.executable, "-m", "central.modeling.preparing")
 #: How long building a model may take, unless central's settings say otherwise.

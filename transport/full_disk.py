@@ -1,4 +1,4 @@
-"""How a process that builds or writes a model says that a disk is full: it is tried again."""
+"""How a process that was started for some work says that a disk is full: it is tried again."""
 
 import errno
 import os
