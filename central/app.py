@@ -89,8 +89,8 @@ def run(settings: CentralSettings) -> int:
 
 def _serve(settings: CentralSettings) -> int:
     strategies = load_strategies(settings.strategies)
-    cache = settings.model_cache or settings.state_dir / FORWARD
-    modeler = GraphModeler(settings.models, settings.eval_data, cache)
+    cache = _cache_of(settings)
+    modeler = GraphModeler(settings.models, settings.eval_data, cache, settings.prepare_timeout_s)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
@@ -103,7 +103,7 @@ def _serve(settings: CentralSettings) -> int:
             boot = next_boot(connection, clock())
         objects = ObjectStore(settings.state_dir)
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
-        exporter = ExportProcess(settings.models, cache)
+        exporter = ExportProcess(settings.models, cache, settings.prepare_timeout_s)
         reader, models = reader_of(database), settings.state_dir / MODELS
         jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
         worker = Workers(events, jobs.work)
@@ -149,9 +149,15 @@ def _serve(settings: CentralSettings) -> int:
 
 
 def export(
-    state_dir: Path, task: str, kind: Literal["onnx", "safetensors"], target: Path
+    settings: CentralSettings, task: str, kind: Literal["onnx", "safetensors"], target: Path
 ) -> dict[str, object]:
     """Write a task's newest model to ``target``; central may be running meanwhile.
+
+    Args:
+        settings: Central's own, for its state, its models and its cache.
+        task: Its id.
+        kind: Format of the file.
+        target: The file; its folder must exist.
 
     Returns:
         The task, its committed rounds, the model's SHA-256 and the file written.
@@ -159,6 +165,7 @@ def export(
     Raises:
         NothingToExportError: There is no such task here, or it has no model yet.
     """
+    state_dir = settings.state_dir
     database = state_dir / DATABASE
     if not database.is_file():
         message = f"state_dir: {state_dir} is not central's, it has no {DATABASE}"
@@ -177,15 +184,21 @@ def export(
     elif is_exported(state_dir, task, record.model_sha256):
         shutil.copyfile(state_dir / MODELS / task / "model.onnx", target)
     else:
-        modeler = GraphModeler({}, (), state_dir / FORWARD)
+        cache, timeout_s = _cache_of(settings), settings.prepare_timeout_s
+        modeler = GraphModeler(settings.models, (), cache, timeout_s)
         layout, vector = read_model(source)
-        modeler.export(record.submission, record.plan.data, layout, vector, target)
+        plan = record.plan
+        modeler.export(record.submission, plan.data, layout, vector, target, plan.forward_key)
     return {
         "task": task,
         "committed": record.progress.committed,
         "model_sha256": record.model_sha256,
         "file": str(target),
     }
+
+
+def _cache_of(settings: CentralSettings) -> Path:
+    return settings.model_cache or settings.state_dir / FORWARD
 
 
 def is_exported(state_dir: Path, task: str, model_sha256: str) -> bool:

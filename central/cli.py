@@ -16,6 +16,7 @@ from transport.settings import SettingsError
 @click.option(
     "--eval-data", multiple=True, help="Held-out data to measure each model on; repeatable."
 )
+@click.option("--prepare-timeout-s", type=float, help="How long building a model may take; 900.")
 @click.option("--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]))
 @click.option("--keepalive-s", type=int, help="MQTT keep alive.")
 @click.option(
@@ -28,6 +29,7 @@ def central(  # noqa: PLR0913, PLR0917 - one argument an option
     state_dir: Path | None,
     min_clients: int | None,
     eval_data: tuple[str, ...],
+    prepare_timeout_s: float | None,
     mqtt_protocol: str | None,
     keepalive_s: int | None,
     config: Path | None,
@@ -40,6 +42,7 @@ def central(  # noqa: PLR0913, PLR0917 - one argument an option
             state_dir=state_dir,
             min_clients=min_clients,
             eval_data=eval_data or None,
+            prepare_timeout_s=prepare_timeout_s,
             mqtt_protocol=mqtt_protocol,
             keepalive_s=keepalive_s,
         )

@@ -21,6 +21,9 @@ class CentralSettings(ConnectionSettings):
     model_cache: Path | None = Field(
         default=None, description="folder of forward graphs; default: in the state directory"
     )
+    prepare_timeout_s: float = Field(
+        default=900.0, gt=0, le=86_400, description="how long building a model may take"
+    )
     strategies: dict[Name, str] = Field(
         default_factory=dict, description="NAME: package.module:fn"
     )

@@ -32,7 +32,9 @@ def await_files(state_dir: Path, task: str, model_sha256: str, timeout_s: float)
     return True
 
 
-def export_model(state_dir: Path, task: str, kind: Kind, path: Path) -> None:
+def export_model(
+    state_dir: Path, task: str, kind: Kind, path: Path, config: Path | None = None
+) -> None:
     """Write the newest model of ``task`` to ``path``.
 
     Args:
@@ -40,14 +42,17 @@ def export_model(state_dir: Path, task: str, kind: Kind, path: Path) -> None:
         task: Its id.
         kind: Format of the file.
         path: The file; its folder must exist.
+        config: Central's TOML file, if it has one: a model of its own is named there.
 
     Raises:
         ExportError: There is no such model, or it cannot be written.
     """
     from central import app  # noqa: PLC0415  (central is large, and most verbs do without)
+    from central.settings import CentralSettings  # noqa: PLC0415
 
     try:
-        app.export(state_dir, task, kind, path)
+        settings = CentralSettings.load(config, state_dir=state_dir)
+        app.export(settings, task, kind, path)
     except (app.NothingToExportError, OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         message = f"{task}: no {kind} file was written to {path}: {error}"
         raise ExportError(message) from error

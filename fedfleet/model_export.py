@@ -32,13 +32,14 @@ def export_model(request: "ModelRequest", path: Path, runtime: str | None = None
         inference_model,
     )
     from central.modeling.forward import ForwardGraph  # noqa: PLC0415
+    from central.modeling.forward_store import ForwardStore  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         cache, scratch = Path(folder, "cache"), Path(folder, "scratch")
         scratch.mkdir()
         try:
             outcome = process.prepare(request, None, cache=cache, scratch=scratch)
-            stored = cache / f"{outcome.key}.forward.onnx"
+            stored = ForwardStore(cache).need(outcome.key)
             model = inference_model(ForwardGraph.load(stored))
             made = export_for(model, runtime) if runtime else model
             path.write_bytes(made.SerializeToString(deterministic=True))

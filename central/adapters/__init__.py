@@ -1,1 +1,1 @@
-"""What central needs from outside: SQLite, object files, one worker thread."""
+"""What central needs from outside: SQLite, object files, the worker's threads."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import structlog
+
 from central.adapters.stored_rounds import StoredRounds, model_parts, read_model
 from central.core.strategies.base import F32, Strategy, StrategyError
 from central.service.ports import (
@@ -33,12 +35,13 @@ from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates.layout import Layout
 
+_log = structlog.get_logger()
 #: Names the model that the files beside it hold; written when they are whole.
 EXPORTED = "model.sha256"
 
 
 class Jobs:
-    """Does the jobs, one at a time; models are written out beside the others."""
+    """Does the jobs; models are built and written out beside the others, on other threads."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
         self,
@@ -67,6 +70,8 @@ class Jobs:
         self._models_dir = models_dir
         # Two processes may work on the same job for a moment, until one of them is fenced.
         self._life = secrets.token_hex(4)
+        self._scratches = objects.root / "scratch"
+        shutil.rmtree(self._scratches, ignore_errors=True)  # what a killed life left there
 
     def work(self, job: Job) -> JobEvent | None:
         """Do one job and return what came of it."""
@@ -95,7 +100,15 @@ class Jobs:
         sha256, size = store_model(self._objects, layout, prepared.vector, key)
         failpoint("central.preparation.stored")
         return ModelPrepared(
-            job.task, job.data, sha256, size, layout.size, layout.digest, graph, graph_bytes
+            task=job.task,
+            data=job.data,
+            sha256=sha256,
+            size=size,
+            parameters=layout.size,
+            layout_sha256=layout.digest,
+            graph_sha256=graph,
+            graph_bytes=graph_bytes,
+            forward_key=prepared.forward_key,
         )
 
     def _store_graph(self, graph: bytes | None) -> tuple[str | None, int]:
@@ -107,10 +120,8 @@ class Jobs:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Make an empty directory for one job; what a killed life left there goes with it."""
-        folder = self._objects.root / "scratch"
-        shutil.rmtree(folder, ignore_errors=True)
-        own = folder / self._life
+        """Make an empty directory for one job, and remove that one alone."""
+        own = self._scratches / f"{self._life}-{secrets.token_hex(4)}"
         own.mkdir(parents=True)
         try:
             yield own
@@ -136,7 +147,12 @@ class Jobs:
         if task.plan is None or task.model_sha256 is None:
             return ModelEvaluated(task.task, job.round)
         layout, vector = read_model(self._objects.check(task.model_sha256))
-        metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector)
+        key = task.plan.forward_key
+        try:
+            metrics = self._modeler.evaluate(task.submission, task.plan.data, layout, vector, key)
+        except ValueError as error:
+            _log.warning("evaluation_left_out", task=task.task, reason=str(error))
+            return ModelEvaluated(task.task, job.round, problem=str(error))
         failpoint("central.evaluation.measured")
         return ModelEvaluated(task.task, job.round, metrics)
 
@@ -152,7 +168,8 @@ class Jobs:
         temporary.replace(directory / "model.safetensors")
         failpoint("central.export.copied")
         target = directory / "model.onnx"
-        self._exporter.write(task.submission, task.plan.data, source, target)
+        key = task.plan.forward_key
+        self._exporter.write(task.submission, task.plan.data, source, target, key)
         failpoint("central.export.written")
         (directory / EXPORTED).write_text(task.model_sha256, encoding="ascii")
         failpoint("central.export.noted")

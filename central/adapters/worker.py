@@ -1,4 +1,4 @@
-"""One thread that does central's heavy work, a job at a time; results go back as events."""
+"""Threads that do central's heavy work, each a job at a time; results go back as events."""
 
 import queue
 import threading
@@ -99,30 +99,42 @@ class ThreadWorker:
 
 
 class Workers:
-    """The port ``Worker`` over two threads: writing a model out must hold up no round."""
+    """The port ``Worker`` over three threads: what takes minutes must hold up no round.
+
+    One builds models, one writes them out, one does all else. The jobs of one task come one after
+    another by themselves: each is due when the one before it has ended.
+    """
 
     def __init__(
         self, events: "queue.SimpleQueue[object]", work: Callable[[Job], JobEvent | None]
     ) -> None:
         self._rounds = ThreadWorker(events, work)
+        self._preparations = ThreadWorker(events, work)
         self._exports = ThreadWorker(events, work)
+        self._threads = (self._rounds, self._preparations, self._exports)
 
     def start(self) -> None:
         """Begin to take jobs."""
-        self._rounds.start()
-        self._exports.start()
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
-        (self._exports if isinstance(job, ExportModel) else self._rounds).submit(job)
+        match job:
+            case PrepareModel():
+                self._preparations.submit(job)
+            case ExportModel():
+                self._exports.submit(job)
+            case _:
+                self._rounds.submit(job)
 
     def end(self) -> None:
         """Begin no further job."""
-        self._rounds.end()
-        self._exports.end()
+        for thread in self._threads:
+            thread.end()
 
     def join(self) -> None:
         """Wait for the jobs in progress, but not longer than some seconds."""
         until_s = time.monotonic() + _JOIN_S
-        for thread in (self._rounds, self._exports):
+        for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))

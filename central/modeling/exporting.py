@@ -13,31 +13,36 @@ from central.modeling.modeler import GraphModeler
 from schemas.base import WireMessage
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
+from transport.full_disk import told_by_exit_code
 from updates.model_file import decode_model
 
 
 class ExportRequest(WireMessage):
     """What to write; ``models`` is what central's settings allow, ``cache`` its forward graphs.
 
-    ``parent`` is central's process id.
+    ``parent`` is central's process id, ``timeout_s`` what building a forward graph may take.
     """
 
     parent: int
+    timeout_s: float
     models: dict[str, str]
     cache: str
     submission: TaskSubmission
     data: DataDescription
     source: str
     target: str
+    forward_key: str | None = None
 
 
 def main() -> None:
     """Do what the request on stdin says; a failure is a traceback and exit code 1."""
     request = ExportRequest.model_validate_json(sys.stdin.buffer.read())
     end_with(request.parent)
-    layout, vector = decode_model(Path(request.source).read_bytes())
-    modeler = GraphModeler(request.models, (), Path(request.cache))
-    modeler.export(request.submission, request.data, layout, vector, Path(request.target))
+    with told_by_exit_code():
+        layout, vector = decode_model(Path(request.source).read_bytes())
+        modeler = GraphModeler(request.models, (), Path(request.cache), request.timeout_s)
+        target, key = Path(request.target), request.forward_key
+        modeler.export(request.submission, request.data, layout, vector, target, key)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from central.modeling import sources
 from central.modeling.forward_store import ForwardStore
-from central.modeling.limits import apply_limits, end_with
+from central.modeling.limits import apply_limits, end_with, lift_cpu_limit
 from central.modeling.requests import ModelRequest, Outcome, PrepareRequest, Word
 from central.modeling.unsafe import Gate, UnsafeModelError
 from learning.models.architectures import ModelError
+from transport.full_disk import told_by_exit_code
 
 if TYPE_CHECKING:
     from central.modeling.forward import ForwardGraph
@@ -26,9 +27,10 @@ def main() -> None:
     end_with(request.parent)
     if request.limits is not None:
         apply_limits(request.limits)
-    outcome = _outcome(request)
-    path = Path(request.scratch, Word.OUTCOME.value)
-    path.write_bytes(outcome.model_dump_json().encode())
+    with told_by_exit_code():
+        outcome = _outcome(request)
+        path = Path(request.scratch, Word.OUTCOME.value)
+        path.write_bytes(outcome.model_dump_json().encode())
 
 
 def _outcome(request: PrepareRequest) -> Outcome:
@@ -47,29 +49,46 @@ def _outcome(request: PrepareRequest) -> Outcome:
 
 
 def _build(request: PrepareRequest) -> Outcome:
-    key = sources.key_of(request.model)
-    forward, model = _forward(request, key)
+    key, store = sources.key_of(request.model), ForwardStore(Path(request.cache))
+    path = store.find(key)
+    forward, model = _forward(request, path)
+    lift_cpu_limit()
+    if path is None and sources.key_of(request.model) != key:
+        message = f"model: what {request.model.model} is made from was changed while it was read"
+        raise ModelError(message)
+    problem = None if path is not None else _keep(request, store, key, forward)
     if request.training is None:
         return Outcome(key=key)
     from central.modeling.trainable import write_trainable  # noqa: PLC0415 - imports onnx
 
-    return write_trainable(request.model_copy(update={"model": model}), key, forward)
+    outcome = write_trainable(request.model_copy(update={"model": model}), key, forward)
+    return outcome.model_copy(update={"not_kept": problem})
 
 
-def _forward(request: PrepareRequest, key: str) -> "tuple[ForwardGraph, ModelRequest]":
-    """Return the forward graph, stored, and what it is for: a file may say that itself."""
+def _keep(
+    request: PrepareRequest, store: ForwardStore, key: str, forward: "ForwardGraph"
+) -> str | None:
+    """Store a forward graph; return why it could not be, where the task can do without."""
+    try:
+        store.put(key, forward.to_bytes())
+    except OSError as error:
+        if request.training is None:
+            raise  # it is all that was asked for
+        return str(error)
+    return None
+
+
+def _forward(request: PrepareRequest, path: Path | None) -> "tuple[ForwardGraph, ModelRequest]":
+    """Return the forward graph, checked, and what it is for: a file may say that itself."""
     from central.modeling import trial  # noqa: PLC0415 - imports onnx and onnxruntime
     from central.modeling.forward import ForwardGraph  # noqa: PLC0415
 
-    store, model, training = ForwardStore(Path(request.cache)), request.model, request.training
-    path = store.find(key)
+    model, training = request.model, request.training
     forward = sources.build(model) if path is None else ForwardGraph.load(path)
     if model.file is not None and not model.shape:
         model = trial.with_own_shapes(forward, model)
     has_classes = training is not None and training.loss == "cross_entropy"
     trial.check_by_running(forward, model, has_classes=has_classes)
-    if path is None:
-        store.put(key, forward.to_bytes())
     return forward, model
 
 

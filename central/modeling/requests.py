@@ -97,7 +97,8 @@ class Outcome(WireMessage):
     """What came of it.
 
     ``refused`` tells a person why there is no model at all; ``gate`` and ``file`` are set when
-    that is for what its file is. ``reason`` tells why it has no training graph.
+    that is for what its file is. ``reason`` tells why it has no training graph, ``not_kept`` why
+    its forward graph is not in the cache.
     """
 
     key: str = ""
@@ -107,3 +108,4 @@ class Outcome(WireMessage):
     has_graph: bool = False
     reason: str | None = None
     report: Report | None = None
+    not_kept: str | None = None

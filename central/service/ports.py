@@ -187,6 +187,8 @@ class ModelPrepared:
     #: The training graph beside it, where the task has one.
     graph_sha256: str | None = None
     graph_bytes: int = 0
+    #: Of the forward graph that both were made from.
+    forward_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ JobEvent = ModelPrepared | RoundAggregated | ModelEvaluated | JobFailed | StateD
 
 
 class Worker(Protocol):
-    """One thread that does the heavy work; its results come back as events on the queue."""
+    """Does the heavy work on threads; its results come back as events on the queue."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; called after the commit that made it due."""
@@ -252,12 +254,14 @@ class Prepared:
         vector: Their first values, shape ``(layout.size,)``.
         graph: The training graph as it travels (``learning.graph_file``), or None.
         reason: Why there is no graph, for the person who submitted the task.
+        forward_key: Digest of the forward graph that it was made from.
     """
 
     layout: Layout
     vector: F32
     graph: bytes | None = None
     reason: str | None = None
+    forward_key: str | None = None
 
 
 class Modeler(Protocol):
@@ -290,18 +294,42 @@ class Modeler(Protocol):
         """Tell whether there is a held-out set for such data."""
 
     def evaluate(
-        self, submission: TaskSubmission, data: DataDescription, layout: Layout, vector: F32
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        layout: Layout,
+        vector: F32,
+        forward_key: str | None = None,
     ) -> dict[str, float]:
-        """Return a model's metrics on the held-out set."""
+        """Return a model's metrics on the held-out set.
+
+        Args:
+            submission: What was asked.
+            data: The devices' data.
+            layout: Of the parameters.
+            vector: Their values.
+            forward_key: Digest of the forward graph that the task began with, if it is known.
+
+        Raises:
+            ValueError: It cannot be measured.
+        """
 
 
 class Exporter(Protocol):
     """Writes a final model for inference; it may take its time, on a thread of its own."""
 
     def write(
-        self, submission: TaskSubmission, data: DataDescription, source: Path, target: Path
+        self,
+        submission: TaskSubmission,
+        data: DataDescription,
+        source: Path,
+        target: Path,
+        forward_key: str | None = None,
     ) -> None:
-        """Write the model in ``source``, a safetensors file, as ONNX to ``target``."""
+        """Write the model in ``source``, a safetensors file, as ONNX to ``target``.
+
+        ``forward_key`` is the digest of the forward graph that the task began with.
+        """
 
 
 class Catalog(Protocol):

@@ -21,6 +21,8 @@ class ResolvedPlan(WireMessage):
     model_bytes: int = Field(ge=1)
     graph_sha256: Sha256 | None = None
     graph_bytes: int = Field(default=0, ge=0)
+    #: Of the forward graph; none in a task that an older central began.
+    forward_key: Sha256 | None = None
 
 
 class Totals(WireMessage):

@@ -105,6 +105,9 @@ class Rounds:
         task = self._desk.task(event.task)
         if task.progress.step != "preparing" or task.progress.is_final:
             return
+        if not self._is_stored(event):
+            self._desk.jobs.append(PrepareModel(task.task, task.submission, event.data))
+            return
         plan = ResolvedPlan(
             data=event.data,
             parameters=event.parameters,
@@ -112,12 +115,18 @@ class Rounds:
             model_bytes=event.size,
             graph_sha256=event.graph_sha256,
             graph_bytes=event.graph_bytes,
+            forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
         self._desk.save_task(
             replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
         )
         failpoint("central.task.prepared")
+
+    def _is_stored(self, event: ModelPrepared) -> bool:
+        """Tell whether all of it is still there: a purge may have come before a row named it."""
+        named = (event.sha256, event.graph_sha256)
+        return all(self._desk.objects.has(sha256) for sha256 in named if sha256 is not None)
 
     def on_aggregated(self, event: RoundAggregated, now_s: float) -> Iterator[Outgoing]:
         """Commit a round: model, strategy's state, contributors and progress in one go."""

@@ -23,13 +23,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Central's state directory.",
 )
+@click.option("--config", type=_FILE, help="Central's TOML file, if it names models or a cache.")
 @options.json_output
-def export(
+def export(  # noqa: PLR0913 - one argument an option
     *,
     task: str,
     onnx: Path | None,
     safetensors: Path | None,
     state_dir: Path,
+    config: Path | None,
     as_json: bool,
 ) -> None:
     """Write the newest model of TASK to files; central may be running meanwhile."""
@@ -39,7 +41,7 @@ def export(
         message = "nothing to write: give --onnx FILE, --safetensors FILE, or both"
         raise click.UsageError(message)
     for kind, path in files.items():
-        exporting.export_model(state_dir, task, kind, path)
+        exporting.export_model(state_dir, task, kind, path, config)
     if as_json:
         click.echo(json.dumps({kind: str(path) for kind, path in files.items()}))
     else:

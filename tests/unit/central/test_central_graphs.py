@@ -141,6 +141,30 @@ def test_two_tasks_share_a_graph_and_it_goes_with_the_last_of_them(tmp_path):
     rig.connection.close()
 
 
+@pytest.mark.parametrize("lost", ["sha256", "graph_sha256"])
+def test_what_a_purge_removed_before_a_row_named_it_is_prepared_again(rig, lost):
+    rig.fleet("a", "b", "c")
+    rig.submit(task="t", codec="raw-f32", rounds=1, cohort=3)
+    prepared = rig.worker.jobs.work(rig.worker.waiting.pop())
+    rig.objects.remove(getattr(prepared, lost))
+    rig.event(prepared)
+    assert sent(rig) == []
+    rig.work()
+    assert rig.newest().graph.sha256 == prepared.graph_sha256
+    assert rig.newest().model.sha256 == prepared.sha256
+
+
+def test_a_job_leaves_the_scratch_folders_of_another_owner_alone(rig):
+    rig.fleet("a", "b", "c")
+    rig.submit(task="t")
+    other = rig.root / "scratch" / "newer"
+    other.mkdir(parents=True)
+    rig.work()
+    assert list(other.parent.iterdir()) == [other]
+    rig.restart()
+    assert not other.exists()
+
+
 def test_a_backup_holds_the_graph(rig):
     begin(rig)
     named = {sha256 for (sha256,) in rig.connection.execute(NAMED_OBJECTS)}

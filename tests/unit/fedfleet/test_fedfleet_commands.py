@@ -321,7 +321,8 @@ def test_an_export_without_a_file_is_a_usage_error(tmp_path):
 
 
 def test_a_model_is_written_in_every_format_asked_for(tmp_path, monkeypatch):
-    def write(_state_dir, task, kind, path):
+    def write(_state_dir, task, kind, path, config):
+        assert config is None
         path.write_text(f"{task} {kind}")
 
     monkeypatch.setattr("fedfleet.exporting.export_model", write)

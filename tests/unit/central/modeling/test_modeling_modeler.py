@@ -1,7 +1,5 @@
 """The port ``Modeler``, with the process behind it."""
 
-import os
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,7 +7,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from central.modeling import process
-from central.modeling.forward_store import MAX_GRAPHS, STEP, ForwardStore
 from central.modeling.modeler import GraphModeler
 from central.modeling.operators import FORWARD_OPERATORS
 from central.modeling.training_graph.rules import rules_for, supported
@@ -97,6 +94,17 @@ def test_what_no_device_trains_by_a_graph_gets_none(cache, scratch, fields):
     prepared = GraphModeler({}, (), cache).prepare(task(seed=4, **fields), DATA, scratch)
     assert (prepared.graph, prepared.reason) == (None, None)
     assert prepared.layout.size == 4 * 16 + 16 + 16 * 3 + 3
+
+
+@pytest.mark.parametrize("cut", [0, 4, -5])
+def test_graphs_that_a_power_cut_has_torn_are_built_again(scratch, tmp_path, cut):
+    cache = tmp_path / "graphs"
+    first = GraphModeler({}, (), cache).prepare(task(seed=4), DATA, scratch)
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:cut])
+    again = GraphModeler({}, (), cache).prepare(task(seed=4), DATA, scratch)
+    assert (again.layout, again.graph) == (first.layout, first.graph)
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_an_onnx_file_is_trained_evaluated_and_written_with_its_frozen_part(
@@ -201,26 +209,6 @@ def test_what_a_person_asked_wrongly_is_told_by_name_alone(fields, cause, tmp_pa
     with pytest.raises(ModelError, match=cause):
         modeler.check(TaskSubmission.model_validate(fields))
     assert not list(tmp_path.iterdir())
-
-
-def test_the_store_forgets_what_was_used_longest_ago(tmp_path):
-    store = ForwardStore(tmp_path / "graphs")
-    for number in range(MAX_GRAPHS + 3):
-        path = store.put(f"{number:04}", b"x", STEP if number % 2 else ".forward.onnx")
-        os.utime(path, ns=(number, number))
-    kept = sorted(path.name for path in store.folder.iterdir())
-    assert len(kept) == MAX_GRAPHS
-    assert store.find("0000") is None
-    assert store.folder.stat().st_mode & 0o077 == 0
-
-
-def test_a_graph_that_cannot_be_stored_leaves_nothing(tmp_path, monkeypatch):
-    store = ForwardStore(tmp_path / "graphs")
-    store.put("a", b"x")
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        store.put("b", b"y")
-    assert [path.name for path in store.folder.iterdir()] == ["a.forward.onnx"]
 
 
 def test_every_operator_with_a_gradient_rule_may_come_in_a_file():
