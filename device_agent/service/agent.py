@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from device_agent.core.graphs import GRAPHS_LOOKED_AT, graphs_to_keep
-from device_agent.core.job import JobKey, Refusal
+from device_agent.core.job import JobKey, JobState, Refusal
 from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
@@ -211,7 +211,9 @@ class Agent:
             return []
         if topic.address == own:
             self._parts.questions.answered(now_s)
-        return self._parts.jobs.assign(assignment, frame.tail, now_s)
+        outgoing = self._parts.jobs.assign(assignment, frame.tail, now_s)
+        self._mind_downloads(now_s)
+        return outgoing
 
     def _no_job(self, frame: Frame, now_s: float) -> list[Outgoing]:
         answer = frame.body(NoJob)
@@ -221,7 +223,14 @@ class Agent:
             return []
         self._parts.questions.answered(now_s)
         keep = {JobKey(ref.task, ref.round) for ref in answer.keep}
-        return self._parts.jobs.drop(held - keep, now_s)
+        outgoing = self._parts.jobs.drop(held - keep, now_s)
+        self._mind_downloads(now_s)
+        return outgoing
+
+    def _mind_downloads(self, now_s: float) -> None:
+        active = self._parts.store.active()
+        if any(record.job.state is JobState.DOWNLOADING for record in active):
+            self._parts.questions.hasten(now_s)
 
     def _block(self, topic: Topic, payload: bytes, now_s: float) -> list[Outgoing]:
         try:

@@ -1,4 +1,8 @@
-"""The question for the current job: asked on connect until answered, then every 5 minutes."""
+"""The question for the current job: asked on connect until answered, then every 5 minutes.
+
+While a job waits for its objects it is asked every 10 seconds: once the round has ended, nobody
+serves them any more, and the answer is what ends the wait.
+"""
 
 import math
 from collections.abc import Iterable
@@ -15,6 +19,7 @@ from transport.events import Outgoing
 from transport.retry import Backoff
 
 PERIOD_S = 300.0
+WAITING_S = 10.0
 #: Jobs named in one question, as ``Next.holding`` allows.
 _MAX_HOLDING = 64
 #: Jobs named in one question, as ``Next.unsettled`` allows.
@@ -59,6 +64,10 @@ class Questions:
         """Note that somebody answered: the next question is the periodic one."""
         self._tries = 0
         self.next_s = now_s + PERIOD_S
+
+    def hasten(self, now_s: float) -> None:
+        """Ask soon: a job waits for what may never come."""
+        self.next_s = min(self.next_s, now_s + WAITING_S)
 
     def held_at(self, question: str | None) -> frozenset[JobKey] | None:
         """Return the jobs that a question named as held; None: it was not asked here."""
