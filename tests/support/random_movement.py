@@ -136,6 +136,6 @@ def top_k(sketch, operator):
     def fits(value):
         return value.shape[-1] >= 3 and np.diff(np.sort(value), axis=-1).min() > 1e-3
 
-    if name := sketch.pick(where=fits):
-        if sketch.add(operator, name, sketch.constant([2]), outputs=2, axis=-1) is not None:
-            sketch.unused.pop()  # the positions
+    name = sketch.pick(where=fits)
+    if name and sketch.add(operator, name, sketch.constant([2]), outputs=2, axis=-1):
+        sketch.unused.pop()  # the positions

@@ -18,8 +18,9 @@ from device_agent_bench import (
 
 from device_agent.core.graphs import graphs_to_keep
 from device_agent.core.job import JobKey
+from schemas.envelope import decode_frame
 from schemas.errors import PayloadError
-from schemas.messages import ControlNote, Get, ObjectManifest
+from schemas.messages import ControlNote, Get, JobRef, NoJob, ObjectManifest
 from schemas.tasks import Requirements
 from schemas.topics import Kind, Topic
 from transport.objects import describe
@@ -214,3 +215,20 @@ def test_another_tasks_graph_does_not_push_out_one_that_fits(bench):
         bench.receipt(manifest, "accepted")
     assert bench.objects.has(sha(GRAPH))
     assert bench.objects.has(sha(OTHER))
+
+
+def answer(bench, sent, *keep):
+    """Answer the newest question: these jobs are wanted, and no other."""
+    header = decode_frame(of_kind(sent, Kind.NEXT)[-1].payload).header
+    bench.send(Kind.TASK, NoJob(keep=keep), corr=header.id)
+
+
+def test_a_job_that_waits_for_its_graph_asks_soon_whether_it_is_still_wanted(bench):
+    assign(bench)
+    answer(bench, bench.sent, JobRef(task=TASK, round=1))
+    assert bench.state() == "downloading"
+    sent = bench.wait(15)
+    assert len(of_kind(sent, Kind.NEXT)) >= 1
+    answer(bench, sent)
+    assert bench.state() == "superseded"
+    assert of_kind(bench.wait(200), Kind.NEXT) == []
