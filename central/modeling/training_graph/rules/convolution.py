@@ -27,36 +27,22 @@ def _with_stated_pads(builder: GraphBuilder, node: onnx.NodeProto) -> onnx.NodeP
     return node
 
 
-@rule("Conv")
-def _conv(
+@rule("Conv", "ConvTranspose")
+def _convolution(
     builder: GraphBuilder, node: onnx.NodeProto, outputs: Sequence[str | None]
 ) -> list[Gradient]:
+    """Each is the other's gradient by its input; the kernel's sees the two ends exchanged."""
     (gradient,) = outputs
     assert gradient is not None  # noqa: S101 - the only output
     x, weight = node.input[:2]
     shape = _windows(builder, node)
     groups = attribute(node, "group", 1)
+    is_transposed = node.op_type == "ConvTranspose"
+    back = _gathered if is_transposed else _spread
+    wide, narrow = (gradient, x) if is_transposed else (x, gradient)
     return [
-        _spread(builder, gradient, weight, shape, groups) if x in builder.needed else None,
-        KernelGradient(builder, x, gradient, weight, shape, groups).emit()
-        if weight in builder.needed
-        else None,
-        *_bias(builder, node, gradient, shape),
-    ]
-
-
-@rule("ConvTranspose")
-def _conv_transpose(
-    builder: GraphBuilder, node: onnx.NodeProto, outputs: Sequence[str | None]
-) -> list[Gradient]:
-    (gradient,) = outputs
-    assert gradient is not None  # noqa: S101 - the only output
-    x, weight = node.input[:2]
-    shape = _windows(builder, node)
-    groups = attribute(node, "group", 1)
-    return [
-        _gathered(builder, gradient, weight, shape, groups) if x in builder.needed else None,
-        KernelGradient(builder, gradient, x, weight, shape, groups).emit()
+        back(builder, gradient, weight, shape, groups) if x in builder.needed else None,
+        KernelGradient(builder, wide, narrow, weight, shape, groups).emit()
         if weight in builder.needed
         else None,
         *_bias(builder, node, gradient, shape),
