@@ -1,7 +1,6 @@
 """Measures the steps of one backend: ``python -m fedfleet.model_steps``, the request on stdin."""
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -11,6 +10,7 @@ import numpy as np
 
 from device_agent.service.ports import TrainingRequest
 from device_agent.training.backends import Trainers
+from fedfleet.peak import peak_bytes
 from learning.data.dataset import Dataset
 from schemas.base import WireMessage
 from schemas.messages import TrainingPlan
@@ -50,11 +50,10 @@ def main() -> None:
 
     trainers.of(job.plan, request.backend).train(job, lambda _: None, should_stop)
     gaps = np.diff(ends)[_WARM_UP:] * 1e3
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {
         "median_ms": statistics.median(gaps.tolist()),
         "p10_ms": float(np.percentile(gaps, 10)),
-        "rss_bytes": peak,
+        "rss_bytes": peak_bytes(),
     }
     sys.stdout.write(json.dumps(found))
 

@@ -1,18 +1,15 @@
 """Times one step many times in this process. Imports only what a device has."""
 
 import json
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
+from fedfleet.peak import peak_bytes
+
 _WARM_UP = 3
 _AT_LEAST = 5
-_KIB = 1024
 
 
 def timed(step: Callable[[], object], budget_s: float) -> list[float]:
@@ -25,19 +22,6 @@ def timed(step: Callable[[], object], budget_s: float) -> list[float]:
         step()
         taken.append(time.perf_counter() - began)
     return taken
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory of this process.
-
-    ``getrusage`` would also count the process that this one was forked from.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * _KIB
-    except (OSError, IndexError):
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest if sys.platform == "darwin" else largest * _KIB
 
 
 def report(taken: list[float], **others: float) -> None:
