@@ -27,7 +27,6 @@ def test_lenet5_learns_where_torch_and_onnx_cannot_be_imported(told):
     assert told["metrics"]["loss"] < 2.0, "chance is 2.30"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 def test_training_lenet5_stays_below_120_megabytes(told):
     assert told["peak_bytes"] < MAX_RESIDENT_BYTES
 

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from central.modeling.sources.onnx_files import forward_graph
 from central.modeling.training_graph import StepSpec, build_training_graph
 
-FOLDER = Path(__file__).parents[2] / "golden" / "onnx"
+FOLDER = Path(__file__).parents[4] / "golden" / "onnx"
 NAMES = ("keras_cnn", "keras_dense", "keras_attention", "jax_mlp", "jax_cnn")
 
 
