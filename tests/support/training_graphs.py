@@ -1,36 +1,10 @@
-"""Forward graphs from torch, and training graphs run step by step."""
-
-import copy
-import logging
-import warnings
+"""Training graphs run step by step."""
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 
 from updates.layout import Layout
-
-
-def export(module, x):
-    """Return the forward graph of a torch module; parameters keep their names."""
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            copy.deepcopy(module).eval(),
-            (x,),
-            dynamo=True,
-            optimize=False,
-            opset_version=18,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},),
-            external_data=False,
-            verbose=False,
-        )
-    return program.model_proto
 
 
 def session(model: onnx.ModelProto):

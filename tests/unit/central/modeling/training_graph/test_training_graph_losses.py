@@ -8,13 +8,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.training.forward import exported
 from central.modeling.training_graph import (
     PADDING_KEY,
     StepSpec,
     UnsupportedModelError,
     build_training_graph,
 )
-from tests.support.training_graphs import Trainer, export, gradients, norm_error
+from tests.support.training_graphs import Trainer, gradients, norm_error
 
 
 def a_module(outputs=3):
@@ -24,7 +25,7 @@ def a_module(outputs=3):
 
 @pytest.fixture(scope="module")
 def forward():
-    return export(a_module(), torch.zeros(2, 6))
+    return exported(a_module(), torch.zeros(2, 6))
 
 
 LOSSES = {
@@ -118,7 +119,7 @@ def test_large_logits_do_not_overflow(forward):
 
 def test_cross_entropy_of_a_sequence_is_refused_with_its_shape():
     module = nn.Sequential(nn.Linear(6, 3))
-    forward = export(module, torch.zeros(2, 4, 6))
+    forward = exported(module, torch.zeros(2, 4, 6))
     with pytest.raises(UnsupportedModelError, match=r"cross_entropy needs logits of shape"):
         build_training_graph(forward, StepSpec())
 
@@ -126,7 +127,7 @@ def test_cross_entropy_of_a_sequence_is_refused_with_its_shape():
 def test_squared_error_of_a_sequence_is_that_of_torch():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 3))
-    graph = build_training_graph(export(module, torch.zeros(2, 4, 6)), StepSpec(loss="mse"))
+    graph = build_training_graph(exported(module, torch.zeros(2, 4, 6)), StepSpec(loss="mse"))
     x, y = torch.randn(5, 4, 6), torch.randn(5, 4, 3)
     functional.mse_loss(module(x), y).backward()
     found = gradients(graph, x, y)

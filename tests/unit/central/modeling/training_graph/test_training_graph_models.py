@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.training.forward import exported
 from central.modeling.training_graph import StepSpec, build_training_graph, step
-from tests.support.training_graphs import Trainer, export, flatten, gradients, norm_error
+from tests.support.training_graphs import Trainer, flatten, gradients, norm_error
 from tests.support.training_models import KINDS
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ CALM_RATES = {
 @cache
 def forward(name):
     kind = KINDS[name]
-    return export(kind.module(), kind.batch(3)[0])
+    return exported(kind.module(), kind.batch(3)[0])
 
 
 @cache

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.training.forward import exported
 from central.modeling.training_graph import StepSpec, build_training_graph
-from tests.support.training_graphs import Trainer, export, norm_error
+from tests.support.training_graphs import Trainer, norm_error
 
 STEPS = 100
 
@@ -19,7 +20,7 @@ def a_module(seed=0):
 
 @pytest.fixture(scope="module")
 def forward():
-    return export(a_module(), torch.zeros(2, 6))
+    return exported(a_module(), torch.zeros(2, 6))
 
 
 def batches(steps=STEPS, size=16):

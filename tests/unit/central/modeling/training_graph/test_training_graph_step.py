@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.training.forward import exported
 from central.modeling.training_graph import (
     PADDING_KEY,
     StepSpec,
@@ -20,7 +21,7 @@ from central.modeling.training_graph import (
     rules,
     step,
 )
-from tests.support.training_graphs import Trainer, export, flatten, norm_error, session
+from tests.support.training_graphs import Trainer, flatten, norm_error, session
 
 
 def a_network(norm=True):
@@ -34,7 +35,7 @@ def a_network(norm=True):
 
 @pytest.fixture(scope="module")
 def forward():
-    return export(a_network(), torch.zeros(2, 2, 6, 6))
+    return exported(a_network(), torch.zeros(2, 2, 6, 6))
 
 
 def batches(steps, size=8):
@@ -218,7 +219,7 @@ def test_a_wrong_rule_is_found_when_the_graph_is_built(monkeypatch, wrong, kind)
     else:
         module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
         x = torch.zeros(2, 2, 6, 6)
-    forward = export(module, x)
+    forward = exported(module, x)
     build_training_graph(forward, StepSpec())
     monkeypatch.setitem(rules.registry._rules, "Tanh", wrong)
     with pytest.raises(UnsupportedModelError, match=r"gradient of '0\.(bias|weight)' disagrees"):
@@ -229,7 +230,7 @@ def test_a_wrong_rule_is_found_where_the_loss_is_rounded(monkeypatch):
     """Erf has no kernel in double: the differences are rougher, and must still tell."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5))
-    forward = export(module, torch.zeros(2, 6))
+    forward = exported(module, torch.zeros(2, 6))
     found = []
     real = step.verify_gradients
     monkeypatch.setattr(step, "verify_gradients", lambda *a: found.append(real(*a)) or found[-1])
