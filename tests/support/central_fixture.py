@@ -328,3 +328,11 @@ def _broken():
 
 
 __all__ = ["DIGITS", "LAYOUT", "CentralRig", "TinyModeler", "topics"]
+
+
+def begin(rig, *devices, **task):
+    """Submit a task and return the first assignment."""
+    rig.fleet(*(devices or ("a", "b", "c")))
+    rig.submit(task="t", codec="raw-f32", **{"rounds": 2, "cohort": len(devices) or 3, **task})
+    rig.work()
+    return rig.newest()

@@ -1,20 +1,10 @@
 """Central and its gateways when clocks were set back, and when words are lost or come late."""
 
-import pytest
-
 from schemas.envelope import decode_frame
 from schemas.messages import ControlNote, DeviceState, GatewayState
 from schemas.topics import Address, Kind, Topic
-from tests.support.central_fixture import CentralRig
 
 GATEWAY = Address.of_gateway("eu")
-
-
-@pytest.fixture
-def rig(tmp_path):
-    made = CentralRig(tmp_path)
-    yield made
-    made.connection.close()
 
 
 def begin(rig):

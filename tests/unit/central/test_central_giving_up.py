@@ -14,13 +14,6 @@ from transport.parking import Parking
 WHY = "KeyError: 'bug'"
 
 
-@pytest.fixture
-def rig(tmp_path):
-    made = CentralRig(tmp_path)
-    yield made
-    made.connection.close()
-
-
 def begin(rig, **task):
     rig.fleet("a", "b", "c")
     rig.submit(task="t", codec="raw-f32", cohort=3, **task)
