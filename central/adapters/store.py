@@ -3,26 +3,30 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from importlib import resources
 
-from pydantic import TypeAdapter
-
-from central.core.rounds import RoundState
-from central.core.tasks import TaskProgress
+from central.adapters.rows import (
+    CONTRIBUTION_COLUMNS,
+    ROUND_COLUMNS,
+    TASK_COLUMNS,
+    contribution_of,
+    contribution_row,
+    device_of,
+    gateway_of,
+    round_of,
+    round_row,
+    task_of,
+    task_row,
+)
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
     GatewayRecord,
     Refusal,
-    ResolvedPlan,
     RestoreRecord,
     RoundRecord,
     TaskRecord,
-    Totals,
 )
-from schemas.messages import DeviceState, GatewayState
-from schemas.tasks import RoundSummary, TaskSubmission
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
 SCHEMA_VERSION = 3
@@ -34,33 +38,6 @@ MIGRATIONS = {
     3: "ALTER TABLE tasks ADD COLUMN graph_sha256 TEXT; "
     "CREATE INDEX tasks_by_graph ON tasks (graph_sha256)",
 }
-
-_ROUND_STATE = TypeAdapter(RoundState)
-_PROGRESS = TypeAdapter(TaskProgress)
-_TOTALS = lru_cache(256)(Totals.model_validate_json)
-#: Rows are read far more often than they change; what is read is frozen, so it may be shared.
-_DEVICE = lru_cache(1024)(DeviceState.model_validate_json)
-_GATEWAY = lru_cache(256)(GatewayState.model_validate_json)
-_SUBMISSION = lru_cache(256)(TaskSubmission.model_validate_json)
-_PLAN = lru_cache(256)(ResolvedPlan.model_validate_json)
-_SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
-_METRICS = TypeAdapter(dict[str, float])
-_read_progress = lru_cache(256)(_PROGRESS.validate_json)
-_read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
-_NAMES = TypeAdapter(tuple[str, ...])
-
-_TASK_COLUMNS = (
-    "task, submission, min_clients, created_s, progress, ended_s, plan, model_sha256, "
-    "metrics, totals"
-)
-_ROUND_COLUMNS = (
-    "task, state, base_model_sha256, base_model_bytes, opened_s, ended_s, contributors, "
-    "model_sha256, summary"
-)
-_CONTRIBUTION_COLUMNS = (
-    "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
-    "settled, reason"
-)
 
 
 class SqliteStore:
@@ -84,21 +61,9 @@ class SqliteStore:
 
     def save_task(self, record: TaskRecord) -> None:
         """Insert or replace one task; its strategy's state is kept."""
-        values = (
-            record.task,
-            record.submission.model_dump_json(exclude_unset=True),
-            record.min_clients,
-            record.created_s,
-            _PROGRESS.dump_json(record.progress).decode(),
-            record.ended_s,
-            record.plan.model_dump_json() if record.plan else None,
-            record.model_sha256,
-            _METRICS.dump_json(record.metrics).decode(),
-            record.totals.model_dump_json(),
-        )
         graph = record.plan.graph_sha256 if record.plan else None
-        columns = f"{_TASK_COLUMNS}, graph_sha256"
-        self._db.execute(_upsert("tasks", columns, "task"), (*values, graph))
+        columns = f"{TASK_COLUMNS}, graph_sha256"
+        self._db.execute(_upsert("tasks", columns, "task"), (*task_row(record), graph))
 
     def strategy_state(self, task: str) -> bytes | None:
         """Return the strategy's stored state."""
@@ -122,40 +87,16 @@ class SqliteStore:
 
     def save_round(self, record: RoundRecord) -> None:
         """Insert or replace one round."""
-        names = record.contributors
-        values = (
-            record.task,
-            _ROUND_STATE.dump_json(record.state).decode(),
-            record.base_model_sha256,
-            record.base_model_bytes,
-            record.opened_s,
-            record.ended_s,
-            None if names is None else _NAMES.dump_json(names).decode(),
-            record.model_sha256,
-            record.summary.model_dump_json() if record.summary else None,
-            record.state.number,
-        )
-        sql = _upsert("rounds", f"{_ROUND_COLUMNS}, round", "task, round")
-        self._db.execute(sql, values)
+        sql = _upsert("rounds", f"{ROUND_COLUMNS}, round", "task, round")
+        self._db.execute(sql, (*round_row(record), record.state.number))
 
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
         key = (record.task, record.round, record.device)
         cursor = self._db.execute(
-            f"INSERT OR IGNORE INTO contributions ({_CONTRIBUTION_COLUMNS}) "  # noqa: S608
+            f"INSERT OR IGNORE INTO contributions ({CONTRIBUTION_COLUMNS}) "  # noqa: S608
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *key,
-                record.region,
-                record.xfer,
-                record.sha256,
-                record.size,
-                record.num_examples,
-                record.accepted_s,
-                _METRICS.dump_json(record.metrics).decode(),
-                record.settled,
-                record.reason,
-            ),
+            contribution_row(record),
         )
         if cursor.rowcount == 1 and record.payload is not None:
             self._db.execute("INSERT INTO payloads VALUES (?, ?, ?, ?)", (*key, record.payload))
@@ -335,38 +276,24 @@ class SqliteStore:
         return bool(found[0]) or self.is_model(sha256)
 
     def _tasks(self, tail: str, values: tuple[object, ...] = ()) -> list[TaskRecord]:
-        rows = self._db.execute(f"SELECT {_TASK_COLUMNS} FROM tasks {tail}", values)  # noqa: S608
-        return [_task(row) for row in rows.fetchall()]
+        rows = self._db.execute(f"SELECT {TASK_COLUMNS} FROM tasks {tail}", values)  # noqa: S608
+        return [task_of(row) for row in rows.fetchall()]
 
     def _rounds(self, tail: str, values: tuple[object, ...]) -> list[RoundRecord]:
-        rows = self._db.execute(f"SELECT {_ROUND_COLUMNS} FROM rounds {tail}", values)  # noqa: S608
-        return [_round(row) for row in rows.fetchall()]
+        rows = self._db.execute(f"SELECT {ROUND_COLUMNS} FROM rounds {tail}", values)  # noqa: S608
+        return [round_of(row) for row in rows.fetchall()]
 
     def _contributions(self, tail: str, values: tuple[object, ...]) -> list[ContributionRecord]:
-        sql = f"SELECT {_CONTRIBUTION_COLUMNS} FROM contributions {tail}"  # noqa: S608
-        return [_contribution(row) for row in self._db.execute(sql, values).fetchall()]
+        sql = f"SELECT {CONTRIBUTION_COLUMNS} FROM contributions {tail}"  # noqa: S608
+        return [contribution_of(row) for row in self._db.execute(sql, values).fetchall()]
 
     def _devices(self, tail: str, values: tuple[object, ...] = ()) -> list[DeviceRecord]:
         rows = self._db.execute(f"SELECT * FROM devices {tail}", values)  # noqa: S608
-        return [
-            DeviceRecord(
-                device,
-                region,
-                boot,
-                seq,
-                bool(online),
-                _DEVICE(text),
-                at_s,
-            )
-            for device, region, boot, seq, online, text, at_s in rows.fetchall()
-        ]
+        return [device_of(row) for row in rows.fetchall()]
 
     def _gateways(self, tail: str, values: tuple[object, ...] = ()) -> list[GatewayRecord]:
         rows = self._db.execute(f"SELECT * FROM gateways {tail}", values)  # noqa: S608
-        return [
-            GatewayRecord(region, boot, seq, bool(online), _GATEWAY(text), at_s)
-            for region, boot, seq, online, text, at_s in rows.fetchall()
-        ]
+        return [gateway_of(row) for row in rows.fetchall()]
 
 
 def _upsert(table: str, columns: str, key: str) -> str:
@@ -377,54 +304,4 @@ def _upsert(table: str, columns: str, key: str) -> str:
     return (
         f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608
         f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
-    )
-
-
-def _task(row: tuple[str, ...]) -> TaskRecord:
-    task, submission, min_clients, created_s, progress, ended_s, plan, sha, metrics, totals = row
-    return TaskRecord(
-        task=task,
-        submission=_SUBMISSION(submission),
-        min_clients=int(min_clients),
-        created_s=float(created_s),
-        progress=_read_progress(progress),
-        ended_s=None if ended_s is None else float(ended_s),
-        plan=_PLAN(plan) if plan else None,
-        model_sha256=sha,
-        metrics=_METRICS.validate_json(metrics),
-        totals=_TOTALS(totals),
-    )
-
-
-def _round(row: tuple[str, ...]) -> RoundRecord:
-    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary = row
-    return RoundRecord(
-        task=task,
-        state=_read_round_state(state),
-        base_model_sha256=base,
-        base_model_bytes=int(base_bytes),
-        opened_s=float(opened_s),
-        ended_s=None if ended_s is None else float(ended_s),
-        contributors=_NAMES.validate_json(contributors) if contributors else None,
-        model_sha256=sha,
-        summary=_SUMMARY(summary) if summary else None,
-    )
-
-
-def _contribution(row: tuple[str, ...]) -> ContributionRecord:
-    head, accepted_s, metrics, settled, reason = row[:8], row[8], row[9], row[10], row[11]
-    task, number, device, region, xfer, sha256, size, num_examples = head
-    return ContributionRecord(
-        task=task,
-        round=int(number),
-        device=device,
-        region=region,
-        xfer=xfer,
-        sha256=sha256,
-        size=int(size),
-        num_examples=int(num_examples),
-        accepted_s=float(accepted_s),
-        metrics=json.loads(metrics),
-        settled=settled,
-        reason=reason,
     )
