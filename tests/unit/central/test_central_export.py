@@ -3,10 +3,8 @@
 import json
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from central import app
 from central.modeling.modeler import GraphModeler
@@ -14,6 +12,7 @@ from central.settings import CentralSettings
 from fedfleet import exporting
 from schemas.messages import DataDescription
 from tests.support.central_fixture import CentralRig
+from tests.support.onnx_files import write_linear
 from updates.layout import Layout
 
 DATA = DataDescription(name="blobs", shape=(4,), classes=3, examples=9)
@@ -28,16 +27,7 @@ class OwnModeler(GraphModeler):
 @pytest.fixture
 def settings(tmp_path):
     """Return the settings of a central with a committed round of its own model, ``theirs``."""
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    model.ir_version = 8
-    onnx.save_model(model, tmp_path / "theirs.onnx")
+    write_linear(tmp_path / "theirs.onnx")
     made = CentralSettings(
         state_dir=tmp_path / "state",
         models={"theirs": str(tmp_path / "theirs.onnx")},

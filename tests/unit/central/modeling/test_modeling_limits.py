@@ -5,10 +5,7 @@ import resource
 import subprocess
 import sys
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from central.modeling import process
 from central.modeling.limits import ProcessLimits
@@ -19,6 +16,7 @@ from central.modeling.unsafe import UnsafeModelError
 from central.settings import CentralSettings
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission, Training
+from tests.support.onnx_files import write_linear
 
 DATA = DataDescription(name="blobs", shape=(4,), classes=3, examples=9)
 
@@ -39,18 +37,7 @@ preparing.main()
 
 @pytest.fixture
 def own_file(tmp_path):
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    model.ir_version = 8
-    path = tmp_path / "theirs.onnx"
-    onnx.save_model(model, path)
-    return path
+    return write_linear(tmp_path / "theirs.onnx")
 
 
 def request_for(path):
