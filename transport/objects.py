@@ -15,6 +15,7 @@ from schemas.ids import is_hex
 from schemas.limits import DEFAULT_CHUNK_BYTES, MAX_INLINE_BYTES, MAX_OBJECT_BYTES, MIB
 from schemas.messages import ObjectManifest
 from transport.failpoints import failpoint
+from transport.syncing import sync
 
 _SHA256_LENGTH = 64
 _OBJECTS = "objects"
@@ -199,12 +200,12 @@ class ObjectStore:
         """
         target = self.path(sha256)
         if durable:
-            _fsync(path)
+            sync(path)
             failpoint("transport.object.fsynced")
         path.replace(target)
         failpoint("transport.object.renamed")
         if durable:
-            _fsync(self._objects)
+            sync(self._objects)
             failpoint("transport.object.settled")
         self._intact.add(sha256)
         return target
@@ -285,11 +286,3 @@ def _is_whole(path: Path) -> bool:
     for block in _chunks_of(path, MIB):
         digest.update(block)
     return digest.hexdigest() == path.name
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from transport.syncing import sync
+
 FORWARD, STEP = ".forward.onnx", ".step"
 #: What was used last stays; a graph that is missing is only made again.
 MAX_GRAPHS = 128
@@ -77,11 +79,11 @@ class ForwardStore:
         draft = self.folder / f".{key}.{secrets.token_hex(4)}.draft"
         try:
             draft.write_bytes(content)
-            _fsync(draft)
+            sync(draft)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        _fsync(self.folder)
+        sync(self.folder)
         self._intact.add(path.name)
         self._forget()
         return path
@@ -134,11 +136,3 @@ class ForwardStore:
 def _remove(path: Path) -> None:
     with suppress(OSError):  # in a folder of another user it stays
         path.unlink()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

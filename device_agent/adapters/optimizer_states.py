@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.core.job import JobKey
 from transport.failpoints import failpoint
+from transport.syncing import sync
 
 F32 = NDArray[np.float32]
 
@@ -68,6 +69,7 @@ class OptimizerStates:
                 os.fsync(file.fileno())
             failpoint("device.state.written")
             temporary.replace(path)
+            sync(self._folder)
         finally:
             temporary.unlink(missing_ok=True)
         failpoint("device.state.stored")

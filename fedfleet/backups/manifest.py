@@ -12,6 +12,7 @@ from fedfleet.backups.programs import BackupError
 from schemas.base import explain
 from schemas.ids import Sha256
 from schemas.limits import MIB
+from transport.syncing import sync
 
 NAME = "backup.json"
 
@@ -107,12 +108,3 @@ def check_database(connection: sqlite3.Connection, path: Path) -> None:
     if found != "ok":
         message = f"{path} is damaged: {found}"
         raise BackupError(message)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a directory is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from fedfleet.backups.manifest import Manifest, check_database, copy_file, digest_of, sync
+from fedfleet.backups.manifest import Manifest, check_database, copy_file, digest_of
 from fedfleet.backups.programs import KINDS, BackupError, Kind, Restore
 from transport.database import DatabaseVersionError, open_database, transaction
 from transport.state_lock import StateLock, StateLockedError
+from transport.syncing import sync
 
 Tell = Callable[[str], None]
 

@@ -19,9 +19,9 @@ from fedfleet.backups.manifest import (
     check_database,
     copy_file,
     digest_of,
-    sync,
 )
 from fedfleet.backups.programs import BackupError, Kind, kind_of
+from transport.syncing import sync
 
 Tell = Callable[[str], None]
 

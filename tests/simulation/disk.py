@@ -153,12 +153,12 @@ class Files:
         return False
 
 
-_real_fsync = objects._fsync
+_real_sync = objects.sync
 
 
 def watch_fsync(hook: Callable[[Path], None] | None) -> None:
     """Have every fsync of an object go to ``hook``, which may raise; None: to the disk."""
-    objects._fsync = _real_fsync if hook is None else hook
+    objects.sync = _real_sync if hook is None else hook
 
 
 def full_disk() -> OSError:

@@ -120,3 +120,13 @@ def test_a_state_that_is_not_finite_or_no_vector_is_none(states, tmp_path):
     (file,) = (tmp_path / "optimizer").iterdir()
     np.save(file, np.ones((2, 2), np.float32))
     assert states.load(JobKey("t", 2), "sgd") is None
+
+
+def test_a_states_name_is_on_disk_before_the_round_goes_on(states, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        "device_agent.adapters.optimizer_states.sync",
+        lambda path: synced.append([one.suffix for one in path.iterdir()]),
+    )
+    states.save(JobKey("t", 1), "sgd", state(1))
+    assert synced == [[".npy"]]

@@ -22,7 +22,7 @@ def test_a_torn_file_is_removed_and_as_if_missing(tmp_path, kind, left):
 def test_a_file_and_its_folder_are_synced_before_it_is_believed(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(
-        forward_store, "_fsync", lambda path: synced.append((path.suffix, path.exists()))
+        forward_store, "sync", lambda path: synced.append((path.suffix, path.exists()))
     )
     ForwardStore(tmp_path).put("ab", b"a graph")
     assert synced == [(".draft", True), (tmp_path.suffix, True)]
