@@ -44,7 +44,8 @@ class Tolerance:
     """How a finite difference is taken, and how close it must come.
 
     Attributes:
-        steps: Lengths to try, relative to the tensor's root mean square.
+        steps: Lengths to try, relative to the tensor's root mean square; the longest is the last.
+            The short ones are for deep nets, which cross the corner of a ReLU within a long one.
         relative: Largest error, as a fraction of the gradient's norm.
         directions: How many random ones must agree in each tensor.
         tries: How many are tried at most: a difference across a jump of the loss says nothing.
@@ -62,7 +63,7 @@ class Tolerance:
 
 
 DOUBLE = Tolerance(
-    (1e-6, 1e-7, 1e-5, 1e-4), 1e-3, directions=1, tries=3, is_central=False, noise=1e-14
+    (1e-6, 1e-7, 1e-8, 1e-5, 1e-4), 1e-3, directions=1, tries=3, is_central=False, noise=1e-14
 )
 #: Where some operators compute in float32.
 MIXED = Tolerance(
@@ -184,8 +185,8 @@ class _Probe:
             best = min(best, difference / norm if norm else np.inf)
             if best <= self.tolerance.relative:
                 return best
-        longest = max(self.tolerance.steps) * scale
-        return best if difference > self.tolerance.noise / longest else 0.0
+        # ``difference`` is that of the longest step.
+        return best if difference > self.tolerance.noise / (step * scale) else 0.0
 
     def _slope(self, point: F64, direction: F64, length: float) -> float:
         after = self._loss(point + length * direction)
