@@ -1,15 +1,22 @@
-"""Write the golden vectors of every codec: one JSON file each in ``updates/``.
+"""Write the golden vectors of every codec: JSON files in ``updates/``, one a variant.
 
-Run by ``make vectors``. A changed payload means a changed wire format: it needs a new codec id and
-number, and the old vectors must go on decoding.
+Run by ``make vectors``, which writes the files that are there anew. A changed payload means a
+changed wire format: it needs a new codec id and number, and the old vectors must go on decoding.
+A new codec, or a new variant of one, is added by its name and its parameters::
+
+    python tests/vectors/write_updates.py uniform
+    python tests/vectors/write_updates.py uniform.two-bits '{"bits": 2}'
+
+The part of the name before the dot is the codec's id.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from updates.codecs import Codec, create, names
+from updates.codecs import Codec, create
 from updates.layout import Layout
 
 DIRECTORY = Path(__file__).parent / "updates"
@@ -20,7 +27,6 @@ INPUTS = {
     "all zero": [0.0] * 12,
     "equal magnitudes": [1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1],
 }
-PARAMS = {"topk": {"fraction": 0.25}}
 
 
 def golden(codec: Codec, params: dict[str, object]) -> dict[str, object]:
@@ -48,14 +54,21 @@ def case(codec: Codec, layout: Layout, name: str, values: list[float]) -> dict[s
     }
 
 
-def main() -> None:
-    """Write all files."""
-    DIRECTORY.mkdir(exist_ok=True)
-    for codec_id in names():
-        params = PARAMS.get(codec_id, {})
-        text = json.dumps(golden(create(codec_id, params), params), indent=2)
-        (DIRECTORY / f"{codec_id}.json").write_text(text + "\n", encoding="ascii")
+def write(name: str, params: dict[str, object]) -> None:
+    """Write the file of one variant."""
+    codec = create(name.partition(".")[0], params)
+    text = json.dumps(golden(codec, params), indent=2)
+    (DIRECTORY / f"{name}.json").write_text(text + "\n", encoding="ascii")
+
+
+def main(arguments: list[str]) -> None:
+    """Write the file of a new variant, or all files anew."""
+    if arguments:
+        write(arguments[0], json.loads(arguments[1]) if arguments[1:] else {})
+        return
+    for path in sorted(DIRECTORY.glob("*.json")):
+        write(path.stem, json.loads(path.read_text(encoding="ascii"))["params"])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -9,7 +9,7 @@ only if each decodes the other's bytes; a changed body takes a new id and a new 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ from updates.layout import Layout
 #: Where some values belong in the flat vector (each position at most once), and the values.
 Block: TypeAlias = tuple[slice | NDArray[np.intp], F32]
 
+#: Whether a sender keeps what the codec left out and adds it to its next update. ``required``: it
+#: converges badly without; ``forbidden``: its error may exceed the update, so the sum would grow
+#: (Stich, Karimireddy, "The Error-Feedback Framework", JMLR 2020, https://arxiv.org/abs/1909.05350).
+Feedback: TypeAlias = Literal["required", "allowed", "forbidden"]
+
 
 @dataclass(frozen=True, slots=True)
 class Codec(ABC):
@@ -30,12 +35,25 @@ class Codec(ABC):
     Attributes:
         codec_id: Name in tasks and headers.
         number: The same in one byte of every payload, 1 to 255, never reused.
-        is_random: Whether the bytes depend on ``rng``.
     """
 
     codec_id: ClassVar[str]
     number: ClassVar[int]
-    is_random: ClassVar[bool] = False
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the bytes depend on ``rng``."""
+        return False
+
+    @property
+    @abstractmethod
+    def is_biased(self) -> bool:
+        """Whether the mean of many encodings of one update differs from it beyond rounding."""
+
+    @property
+    @abstractmethod
+    def feedback(self) -> Feedback:
+        """Whether error feedback must, may or must not go with it."""
 
     def encode(self, vector: F32, layout: Layout, rng: np.random.Generator) -> bytes:
         """Return the payload of one update.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from updates.arrays import F32, spans
-from updates.codecs.base import Block, Codec
+from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.header import require_body_length
 from updates.errors import NonFiniteError
 from updates.layout import Layout
@@ -33,6 +33,16 @@ class Fp16Codec(Codec):
 
     codec_id: ClassVar[str] = "fp16"
     number: ClassVar[int] = 2
+
+    @property
+    def is_biased(self) -> bool:
+        """By at most the rounding of a half."""
+        return True
+
+    @property
+    def feedback(self) -> Feedback:
+        """Its error is a small part of each value."""
+        return "allowed"
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng

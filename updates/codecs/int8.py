@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from updates.arrays import F32, peak, spans
-from updates.codecs.base import Block, Codec
+from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.header import require_body_length
 from updates.errors import NonFiniteError
 from updates.layout import Layout
@@ -42,7 +42,21 @@ class Int8Codec(Codec):
 
     codec_id: ClassVar[str] = "int8"
     number: ClassVar[int] = 3
-    is_random: ClassVar[bool] = True
+
+    @property
+    def is_random(self) -> bool:
+        """Its rounding is."""
+        return True
+
+    @property
+    def is_biased(self) -> bool:
+        """Stochastic rounding is right on the mean."""
+        return False
+
+    @property
+    def feedback(self) -> Feedback:
+        """Unbiased; where one value towers above a large tensor its error exceeds the others."""
+        return "forbidden"
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         scales = np.zeros(len(layout.tensors), dtype="<f4")

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from updates.arrays import F32, check_finite, spans
-from updates.codecs.base import Block, Codec
+from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.header import require_body_length
 from updates.layout import Layout
 
@@ -24,6 +24,16 @@ class RawF32Codec(Codec):
 
     codec_id: ClassVar[str] = "raw-f32"
     number: ClassVar[int] = 1
+
+    @property
+    def is_biased(self) -> bool:
+        """Nothing is lost."""
+        return False
+
+    @property
+    def feedback(self) -> Feedback:
+        """There is nothing to feed back."""
+        return "allowed"
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del layout, rng

@@ -1,24 +1,29 @@
-"""Codecs by id: a new one is a file beside this one and a line here."""
+"""Codecs by id: a new one is a file beside this one, and is found here by itself."""
 
-from collections.abc import Mapping
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from importlib import import_module
+from inspect import isabstract, isclass
 
 from updates.codecs.base import Codec
-from updates.codecs.fp16 import Fp16Codec
-from updates.codecs.int8 import Int8Codec
-from updates.codecs.raw_f32 import RawF32Codec
-from updates.codecs.topk import TopKCodec
 from updates.errors import CodecParameterError
 
-_CODECS: Mapping[str, type[Codec]] = {
-    codec.codec_id: codec
-    for codec in (
-        RawF32Codec,
-        Fp16Codec,
-        Int8Codec,
-        TopKCodec,
-    )
-}
+
+def _codecs() -> Iterator[type[Codec]]:
+    """Yield the codecs of the files in this package; each belongs to the file that defines it."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(sys.modules[package].__path__, f"{package}."):
+        if module.name == __name__:
+            continue
+        for found in vars(import_module(module.name)).values():
+            is_codec = isclass(found) and issubclass(found, Codec) and not isabstract(found)
+            if is_codec and found.__module__ == module.name:
+                yield found
+
+
+_CODECS: Mapping[str, type[Codec]] = {codec.codec_id: codec for codec in _codecs()}
 
 
 def names() -> tuple[str, ...]:

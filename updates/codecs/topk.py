@@ -19,7 +19,7 @@ from typing_extensions import Buffer
 from schemas.errors import PayloadError
 from updates.arrays import F32, peak, spans
 from updates.codecs import rice
-from updates.codecs.base import Block, Codec
+from updates.codecs.base import Block, Codec, Feedback
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 
@@ -68,6 +68,16 @@ class TopKCodec(Codec):
     def kept(self, layout: Layout) -> int:
         """Return K, how many values of the layout are kept; at least 1."""
         return min(layout.size, math.ceil(self.fraction * layout.size))
+
+    @property
+    def is_biased(self) -> bool:
+        """All but K values are dropped."""
+        return True
+
+    @property
+    def feedback(self) -> Feedback:
+        """What is dropped must not be lost."""
+        return "required"
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng

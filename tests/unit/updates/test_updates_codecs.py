@@ -30,7 +30,8 @@ def body_of(codec, values, layout=LAYOUT):
 
 
 def test_the_registry_makes_every_codec_by_its_id():
-    assert names() == ("fp16", "int8", "raw-f32", "topk")
+    assert {"fp16", "int8", "raw-f32", "topk"} <= set(names())
+    assert names() == tuple(sorted(names()))
     assert [create(name).codec_id for name in names()] == list(names())
 
 
@@ -41,7 +42,7 @@ def test_a_parameter_that_is_given_replaces_the_default():
 
 
 def test_an_unknown_codec_is_refused_with_the_known_ones():
-    with pytest.raises(CodecParameterError, match=r"codec: 'zip': must be one of fp16, int8"):
+    with pytest.raises(CodecParameterError, match=r"codec: 'zip': must be one of .*fp16, .*int8"):
         create("zip")
 
 
