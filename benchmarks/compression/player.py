@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,11 +31,11 @@ class Player:
     def run(self, setting: Setting, seed: int) -> Run:
         """Return a run, played now if it was not before."""
         key = setting.key(seed)
-        found = self._results.get(key)
+        found = self._results.get(key, setting.rounds)
         if found is None:
             found = self._played(setting, seed, key)
             self._results.add(found)
-        return found
+        return replace(found, title=setting.title)
 
     def _played(self, setting: Setting, seed: int, key: str) -> Run:
         start, fleet = self._begun(setting, seed)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -39,6 +39,12 @@ class Run:
         """Mean accuracy of the last evaluations, in percent."""
         return mean(self.accuracy[-LAST:])
 
+    def cut(self, rounds: int) -> "Run":
+        """Return the same run, ended after so many rounds."""
+        count = sum(number <= rounds for number in self.rounds)
+        names = ("rounds", "accuracy", "up_bytes", "down_bytes")
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
+
     def reached(self, target: float) -> int | None:
         """Return the index of the first evaluation at ``target`` or above, or None."""
         return next((at for at, got in enumerate(self.accuracy) if got >= target), None)
@@ -65,9 +71,10 @@ class Results:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         self._runs = {run.key: run for run in (Run(**json.loads(line)) for line in lines)}
 
-    def get(self, key: str) -> Run | None:
-        """Return a finished run, or None."""
-        return self._runs.get(key)
+    def get(self, key: str, rounds: int) -> Run | None:
+        """Return a finished run of so many rounds, or None."""
+        run = self._runs.get(key)
+        return run.cut(rounds) if run is not None and run.rounds[-1] >= rounds else None
 
     def add(self, run: Run) -> None:
         """Keep a finished run."""

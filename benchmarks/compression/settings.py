@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from updates.codecs import Codec, create, names
 
 #: The default of a run: as a task has them where it does not say otherwise, but for ``steps``.
-STEPS, ROUNDS, LEARNING_RATE, MOMENTUM, BATCH = 10, 200, 0.05, 0.9, 32
+STEPS, ROUNDS, LEARNING_RATE, MOMENTUM, BATCH = 10, 100, 0.05, 0.9, 32
 DEVICES, EVERY = 10, 5
 BASELINE = "raw-f32"
 
@@ -69,8 +69,9 @@ class Setting:
         return ", ".join(parts)
 
     def key(self, seed: int) -> str:
-        """Return the name of one run: the same conditions and seed have the same name."""
-        told = json.dumps([asdict(self), seed], sort_keys=True, default=str)
+        """Return the name of one run; a longer run begins as a shorter one, and shares it."""
+        conditions = {name: value for name, value in asdict(self).items() if name != "rounds"}
+        told = json.dumps([conditions, seed], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
