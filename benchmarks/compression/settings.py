@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from updates.codecs import Codec, create, names
+from updates.codecs import Codec, create
 
 #: The default of a run: as a task has them where it does not say otherwise, but for ``steps``.
 STEPS, ROUNDS, LEARNING_RATE, MOMENTUM, BATCH = 10, 100, 0.05, 0.9, 32
@@ -73,8 +73,3 @@ class Setting:
         conditions = {name: value for name, value in asdict(self).items() if name != "rounds"}
         told = json.dumps([conditions, seed], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def every_codec() -> tuple[Setting, ...]:
-    """Return one setting for each codec of the registry, with its defaults."""
-    return tuple(Setting(Coding(name)) for name in names())

@@ -1,0 +1,30 @@
+"""Which settings are played: every codec of the registry once, the best ones with three seeds."""
+
+from benchmarks.compression.settings import BASELINE, Coding, Setting
+from updates.codecs import create, names
+
+
+def every_codec() -> tuple[Setting, ...]:
+    """Return one setting for each codec of the registry, with its defaults.
+
+    A codec that needs a reference is left out: what it saves is measured in ``laq``.
+    """
+    plain = [name for name in names() if not create(name).needs_reference]
+    return tuple(Setting(Coding(name)) for name in plain)
+
+
+def _stc(fraction: float) -> Coding:
+    return Coding("stc", {"fraction": fraction})
+
+
+#: One seed.
+ONCE: tuple[Setting, ...] = (
+    Setting(_stc(0.001), rounds=300),
+)
+
+#: Three seeds.
+THRICE: tuple[Setting, ...] = (
+    Setting(Coding(BASELINE)),
+    Setting(_stc(0.01), rounds=150),
+    Setting(_stc(0.003), rounds=200),
+)
