@@ -98,7 +98,9 @@ def many_row(besides: Sequence[Beside]) -> tuple[str, ...]:
     )
 
 
-def measured(player: Player, settings: Sequence[Setting], seeds: Sequence[int]) -> list[list[Beside]]:
+def measured(
+    player: Player, settings: Sequence[Setting], seeds: Sequence[int]
+) -> list[list[Beside]]:
     """Return each setting's runs beside the baselines, one a seed."""
     baselines = {seed: player.run(Setting(Coding(BASELINE)), seed) for seed in seeds}
     return [

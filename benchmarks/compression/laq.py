@@ -78,7 +78,9 @@ def rows(costs: Mapping[str, Cost]) -> Sequence[tuple[str, ...]]:
     ]
 
 
-def experiments(folder: Path | None, most: int, net: tuple[int, int]) -> dict[str, Callable[[], dict[str, Cost]]]:
+def experiments(
+    folder: Path | None, most: int, net: tuple[int, int]
+) -> dict[str, Callable[[], dict[str, Cost]]]:
     """Return what can be measured, by the name of its section on the page."""
     found = {
         "laq-digits": lambda: to_residual("digits", digits(), methods(4), RESIDUAL, most),

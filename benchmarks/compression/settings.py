@@ -63,9 +63,11 @@ class Setting:
         if self.down is not None:
             parts.append(f"down {self.down.title}")
         plain = Setting(self.up)
-        for name in ("steps", "rounds", "learning_rate", "momentum"):
-            if getattr(self, name) != getattr(plain, name):
-                parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")
+        parts += [
+            f"{name.replace('_', ' ')} {getattr(self, name):g}"
+            for name in ("steps", "rounds", "learning_rate", "momentum")
+            if getattr(self, name) != getattr(plain, name)
+        ]
         return ", ".join(parts)
 
     def key(self, seed: int) -> str:

@@ -18,9 +18,7 @@ def _stc(fraction: float) -> Coding:
 
 
 #: One seed.
-ONCE: tuple[Setting, ...] = (
-    Setting(_stc(0.001), rounds=300),
-)
+ONCE: tuple[Setting, ...] = (Setting(_stc(0.001), rounds=300),)
 
 #: Three seeds.
 THRICE: tuple[Setting, ...] = (

@@ -23,7 +23,9 @@ LAYOUT = Layout.of({"a": (5,), "b": (3, 4), "c": ()})
 
 
 def section(name):
-    return PAGE.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end: {name.split()[-1]} -->")[0]
+    return PAGE.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end: {name.split()[-1]} -->")[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
