@@ -1,4 +1,4 @@
-"""The table of all codecs: ``python -m benchmarks.compression.catalogue``; ``--docs`` writes it."""
+"""The table of all codecs: ``python -m benchmarks.compression.catalogue --docs`` writes it."""
 
 import json
 from collections.abc import Sequence

@@ -1,16 +1,12 @@
 """Which settings are played: every codec of the registry once, the best ones with three seeds."""
 
 from benchmarks.compression.settings import BASELINE, Coding, Setting
-from updates.codecs import create, names
+from updates.codecs import names
 
 
 def every_codec() -> tuple[Setting, ...]:
-    """Return one setting for each codec of the registry, with its defaults.
-
-    A codec that needs a reference is left out: what it saves is measured in ``laq``.
-    """
-    plain = [name for name in names() if not create(name).needs_reference]
-    return tuple(Setting(Coding(name)) for name in plain)
+    """Return one setting for each codec of the registry, with its defaults."""
+    return tuple(Setting(Coding(name)) for name in names())
 
 
 def _stc(fraction: float) -> Coding:

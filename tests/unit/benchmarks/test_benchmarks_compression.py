@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.compression import descent, problems
-from benchmarks.compression.fleet import Fleet, Sender, keeps_an_error
+from benchmarks.compression.fleet import Fleet
 from benchmarks.compression.methods import GradientDescent, methods
 from benchmarks.compression.results import Results, Run
+from benchmarks.compression.senders import Energies, Feeding, keeps_an_error, sender
 from benchmarks.compression.settings import Coding, Setting
 from benchmarks.training.fedavg import Start, plan_for, write_graph
 from benchmarks.training.models import TIMED
@@ -125,11 +126,11 @@ def test_the_same_conditions_have_one_key_and_others_another():
 
 
 def test_what_a_codec_leaves_out_is_sent_later():
-    sender = Sender(create("topk", {"fraction": 0.1}), LAYOUT)
+    end = Feeding(create("topk", {"fraction": 0.1}), LAYOUT)
     update = np.random.default_rng(6).standard_normal(40).astype(np.float32)
     total, rng = np.zeros(40), np.random.default_rng(7)
     for _ in range(100):
-        total += sender.codec.decode(sender.send(update, rng), LAYOUT)
+        total += end.codec.decode(end.send(update, rng).payload, LAYOUT)
     np.testing.assert_allclose(total / 100, update, atol=0.35)
 
 
@@ -137,6 +138,19 @@ def test_a_codec_without_bias_keeps_no_error():
     assert not keeps_an_error(create("int8"))
     assert not keeps_an_error(create("raw-f32"))
     assert keeps_an_error(create("topk"))
+
+
+def test_a_sender_with_a_reference_skips_what_has_hardly_changed_and_central_goes_on_with_it():
+    energies, rng = Energies(2), np.random.default_rng(7)
+    end = sender(create("laq", {"bits": 8}), LAYOUT, energies)
+    update = np.random.default_rng(6).standard_normal(40).astype(np.float32)
+    sizes = []
+    for _ in range(4):
+        sent = end.send(update, rng)
+        sizes.append(sent.wire_bytes)
+        np.testing.assert_allclose(sent.codec.decode(sent.payload, LAYOUT), update, atol=0.02)
+        energies.note(update)
+    assert sizes == [12 + 5 + 40, 13, 13, 13]
 
 
 def test_a_fleet_counts_payloads_up_and_one_change_for_each_device_down(tmp_path):
@@ -160,4 +174,4 @@ def test_a_fleet_counts_payloads_up_and_one_change_for_each_device_down(tmp_path
     moved, brought = plain.vector - start.vector, coded.vector - start.vector
     left = moved - brought
     assert 0 < np.abs(left).max() < np.abs(moved).max()
-    assert np.abs(coded._down._error - left).max() < 1e-6
+    assert np.abs(coded.down.error - left).max() < 1e-6
