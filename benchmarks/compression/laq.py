@@ -21,7 +21,7 @@ from benchmarks.training.pages import markdown_table, put_section
 from fedfleet.tables import table
 
 PAGE = Path("docs", "compression.md")
-RESIDUAL, FLQ_RESIDUAL = 1e-6, 1e-4
+RESIDUAL, FLQ_RESIDUAL, FLQ_MOST = 1e-6, 1e-4, 3000
 _COLUMNS = (
     "method", "iterations", "uploads", "bits", "fewer than GD", "payload bits", "accuracy",
 )  # fmt: skip
@@ -87,7 +87,9 @@ def experiments(
         "laq-digits-by-label": lambda: to_residual(
             "digits by label", digits(by_label=True), methods(4), RESIDUAL, most
         ),
-        "flq-digits": lambda: to_residual("FLQ", digits(), flq.modes(), FLQ_RESIDUAL, most),
+        "flq-digits": lambda: to_residual(
+            "FLQ", digits(), flq.modes(), FLQ_RESIDUAL, min(most, FLQ_MOST)
+        ),
     }
     if folder is not None:
         examples, iterations = net
