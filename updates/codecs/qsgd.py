@@ -28,7 +28,7 @@ class QsgdCodec(PlainScaledCodec):
     ``norm / s`` as the scale of each bucket; code ``2 s + 1`` is refused. ``bits + 32 / bucket``
     bits a value.
 
-    Unbiased up to ``2**-17 * norm / s``. With the 2-norm, the variance of a bucket of n values is
+    Unbiased up to ``2**-16 * norm / s``. With the 2-norm, the variance of a bucket of n values is
     at most ``min(n / s**2, sqrt(n) / s) * norm**2``; with the maximum, that of a value is at most
     ``(max / s)**2 / 4``.
 

@@ -1,7 +1,7 @@
 """From values in units of a quantizer's step to codes: nearest, or up or down at random.
 
 A code is ``floor(steps + zero + u)``. With ``u = 1/2`` it is the nearest level; with u uniform on
-the 65536 midpoints of [0, 1) its mean is ``steps + zero`` up to ``2**-17``. Nothing is clipped: a
+the 65536 midpoints of [0, 1) its mean is ``steps + zero`` up to ``2**-16``. Nothing is clipped: a
 value on the outermost level stays there for every u, since ``254 + 2**-17`` and ``255 + 2**-17``
 round to even in float32 and u adds less than 1 exactly.
 """

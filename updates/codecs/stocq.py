@@ -27,7 +27,7 @@ class StocQCodec(PlainScaledCodec):
     Wire layout of the body: as ``ScaledCodec``, with ``zero = K - 1/2`` and d as the scale of each
     bucket. ``bits + 32 / bucket`` bits a value.
 
-    Unbiased up to ``2**-17 * d``: a value between two levels takes the upper one with the
+    Unbiased up to ``2**-16 * d``: a value between two levels takes the upper one with the
     probability of its share of the way. Error below d, variance at most ``d**2 / 4``. With one bit
     each value becomes plus or minus the largest of its bucket.
 

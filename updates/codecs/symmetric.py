@@ -28,7 +28,7 @@ class SymmetricCodec(PlainScaledCodec):
     Wire layout of the body: as ``ScaledCodec``, with ``zero = L``; code ``2 L + 1`` is refused.
     ``bits + 32 / (values a scale)`` bits a value.
 
-    With ``scale = max|x| / L``: stochastic rounding is unbiased up to ``2**-17 * scale``, its
+    With ``scale = max|x| / L``: stochastic rounding is unbiased up to ``2**-16 * scale``, its
     error below ``scale`` and its variance at most ``scale**2 / 4``. Nearest rounding is biased,
     its error at most ``scale / 2`` and never above ``|x|``.
 

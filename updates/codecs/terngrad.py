@@ -44,7 +44,7 @@ class TernGradCodec(Codec):
     ``1.6 + 32 / (values a tensor)`` bits a value.
 
     Variance of a clipped value: ``|x| (s - |x|)``, at most ``s**2 / 4``. Unbiased up to
-    ``2**-17 * s`` without clipping (``clip`` 0); with it, values beyond the clip lose the excess.
+    ``2**-16 * s`` without clipping (``clip`` 0); with it, values beyond the clip lose the excess.
 
     Error feedback: forbidden; the variance exceeds the update as a rule.
 

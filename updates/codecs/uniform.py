@@ -33,7 +33,7 @@ class UniformCodec(Codec):
     ``s = (hi - lo) / (2**bits - 1)``, in float64 and rounded once to float32.
     ``bits + 64 / (values a tensor)`` bits a value.
 
-    Stochastic rounding is unbiased up to ``2**-17 * s``, its error below s and its variance at
+    Stochastic rounding is unbiased up to ``2**-16 * s``, its error below s and its variance at
     most ``s**2 / 4``. Nearest rounding is biased, its error at most ``s / 2``.
 
     Error feedback: forbidden. Zero need not be a level, so that many small values beside a large
