@@ -99,14 +99,25 @@ def many_row(besides: Sequence[Beside]) -> tuple[str, ...]:
 
 
 def measured(
-    player: Player, settings: Sequence[Setting], seeds: Sequence[int]
+    player: Player, settings: Sequence[Setting], seeds: Sequence[int], *, play: bool
 ) -> list[list[Beside]]:
-    """Return each setting's runs beside the baselines, one a seed."""
-    baselines = {seed: player.run(Setting(Coding(BASELINE)), seed) for seed in seeds}
-    return [
-        [Beside.of(player.run(setting, seed), baselines[seed]) for seed in seeds]
-        for setting in settings
-    ]
+    """Return each setting's runs beside the baselines, one a seed.
+
+    Args:
+        player: Plays a run, or knows it.
+        settings: One list each, in this order.
+        seeds: One run each.
+        play: False: a setting is left out unless all of its runs are finished.
+    """
+    get = player.run if play else player.finished
+    baselines = {seed: get(Setting(Coding(BASELINE)), seed) for seed in seeds}
+    found = []
+    for setting in settings:
+        pairs = [(get(setting, seed), baselines[seed]) for seed in seeds]
+        beside = [Beside.of(run, baseline) for run, baseline in pairs if run and baseline]
+        if len(beside) == len(pairs):
+            found.append(beside)
+    return found
 
 
 def sections(once: list[list[Beside]], thrice: list[list[Beside]]) -> dict[str, str]:
@@ -122,12 +133,14 @@ def sections(once: list[list[Beside]], thrice: list[list[Beside]]) -> dict[str, 
 @click.option("--mnist", type=click.Path(path_type=Path), help="Folder of the IDX files.")
 @click.option("--only", help="Play the settings whose name begins so, one seed, and no others.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build", "bench-compression"))
+@click.option("--finished", is_flag=True, help="Play nothing: tell what is finished.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 @click.option("--docs", is_flag=True, help=f"Write tables and picture into {PAGE}.")
-def main(
+def main(  # noqa: PLR0913, PLR0917
     mnist: Path | None,
     only: str | None,
     out: Path,
+    finished: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
     docs: bool,  # noqa: FBT001
 ) -> None:
@@ -140,8 +153,8 @@ def main(
     if not once:
         message = f"--only {only}: no setting's name begins so"
         raise click.UsageError(message)
-    single = measured(player, once, SEEDS[:1])
-    several = measured(player, thrice, SEEDS)
+    single = measured(player, once, SEEDS[:1], play=not finished)
+    several = measured(player, thrice, SEEDS, play=not finished)
     print(table(_ONE_COLUMNS, [one_row(row[0]) for row in single]))
     if several:
         print(f"\n{table(_MANY_COLUMNS, [many_row(row) for row in several])}")

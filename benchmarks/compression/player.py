@@ -28,14 +28,18 @@ class Player:
         self._starts: dict[int, Start] = {}
         torch.set_num_threads(1)
 
+    def finished(self, setting: Setting, seed: int) -> Run | None:
+        """Return a run if it was played before, else None."""
+        found = self._results.get(setting.key(seed), setting.rounds)
+        return None if found is None else replace(found, title=setting.title)
+
     def run(self, setting: Setting, seed: int) -> Run:
         """Return a run, played now if it was not before."""
-        key = setting.key(seed)
-        found = self._results.get(key, setting.rounds)
+        found = self.finished(setting, seed)
         if found is None:
-            found = self._played(setting, seed, key)
+            found = self._played(setting, seed, setting.key(seed))
             self._results.add(found)
-        return replace(found, title=setting.title)
+        return found
 
     def _played(self, setting: Setting, seed: int, key: str) -> Run:
         start, fleet = self._begun(setting, seed)

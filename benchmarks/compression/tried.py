@@ -13,12 +13,18 @@ def _stc(fraction: float) -> Coding:
     return Coding("stc", {"fraction": fraction})
 
 
-#: One seed.
-ONCE: tuple[Setting, ...] = (Setting(_stc(0.001), rounds=300),)
+#: One seed, besides.
+ONCE: tuple[Setting, ...] = (
+    Setting(Coding("topk", {"fraction": 0.003})),
+    Setting(Coding("ecsq", {"bits": 0.05}), rounds=120),
+    Setting(Coding("randk", {"unbiased": False})),
+)
 
 #: Three seeds.
 THRICE: tuple[Setting, ...] = (
     Setting(Coding(BASELINE)),
-    Setting(_stc(0.01), rounds=150),
-    Setting(_stc(0.003), rounds=200),
+    Setting(_stc(0.01)),
+    Setting(_stc(0.003), rounds=120),
+    Setting(_stc(0.001), rounds=200),
+    Setting(_stc(0.003), down=_stc(0.01), rounds=130),
 )
