@@ -21,7 +21,7 @@ from benchmarks.training.pages import markdown_table, put_section
 from fedfleet.tables import table
 
 PAGE = Path("docs", "compression.md")
-RESIDUAL, FLQ_RESIDUAL, FLQ_MOST = 1e-6, 1e-4, 3000
+RESIDUAL, FLQ_RESIDUAL, FLQ_MOST = 1e-6, 1e-4, 2000
 _COLUMNS = (
     "method", "iterations", "uploads", "bits", "fewer than GD", "payload bits", "accuracy",
 )  # fmt: skip
@@ -107,8 +107,8 @@ def experiments(
 @click.option("--only", multiple=True, help="A section's name, such as laq-digits.")
 @click.option("--most", type=click.IntRange(1), default=6000, show_default=True,
               help="Iterations to a residual.")  # fmt: skip
-@click.option("--net-examples", type=click.IntRange(10), default=3000, show_default=True)
-@click.option("--net-iterations", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--net-examples", type=click.IntRange(10), default=1000, show_default=True)
+@click.option("--net-iterations", type=click.IntRange(1), default=800, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last.")
 @click.option("--docs", is_flag=True, help=f"Write the tables into {PAGE}.")
 def main(  # noqa: PLR0913, PLR0917
