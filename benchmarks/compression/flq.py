@@ -95,10 +95,8 @@ def modes() -> Mapping[str, Callable[[Layout], Method]]:
         "FLQ bbit-8": Mode(eight, 8),
         "FLQ bbit-4": Mode(four, 4),
         "FLQ bin": Mode(create("bin"), 1),
-        "FLQ's rule": Mode(laq, 4, keeps_error=False, scale=1.0),
-        "FLQ's rule, the change tested": Mode(
-            laq, 4, keeps_error=False, scale=1.0, tests_change=True
-        ),
+        "FLQ bbit-4, its rule": Mode(four, 4, scale=1.0),
+        "FLQ bbit-4, the change tested": Mode(four, 4, scale=1.0, tests_change=True),
     }
     found: dict[str, Callable[[Layout], Method]] = {
         "LAQ-4": lambda layout: Innovations(layout, laq, 4, skips=True)
