@@ -33,7 +33,7 @@ def test_the_variance_with_the_2_norm_keeps_the_bound_of_the_paper(bits):
 @every_width
 def test_the_variance_with_the_maximum_is_a_quarter_of_a_squared_step(bits):
     params = {"bits": bits, "bucket": 16, "norm": "max"}
-    draws = draws_of(create("qsgd", params), VECTOR, LAYOUT, 2000)
+    draws = draws_of(create("qsgd", params), VECTOR, LAYOUT, 800)
     peaks = np.abs(VECTOR.reshape(4, 16)).max(axis=1).astype(np.float64)
     step = np.repeat(peaks / (2 ** (bits - 1) - 1), 16)
     assert (draws.var(axis=0) <= step**2 / 4 * 1.1).all()

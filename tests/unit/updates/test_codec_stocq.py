@@ -36,10 +36,10 @@ def test_levels_are_odd_multiples_of_half_a_step_up_to_the_largest_of_the_bucket
 
 @every_width
 def test_error_is_below_a_step_and_variance_below_a_quarter_of_its_square(bits):
-    draws = draws_of(create("stocq", {"bits": bits, "bucket": 8}), VECTOR, LAYOUT, 2000)
+    draws = draws_of(create("stocq", {"bits": bits, "bucket": 8}), VECTOR, LAYOUT, 800)
     step = steps_of(bits)
     assert (np.abs(draws - VECTOR) < step * (1 + 1e-4)).all()
-    assert (np.abs(draws.mean(axis=0) - VECTOR) <= 5 * step / 2 / np.sqrt(2000)).all()
+    assert (np.abs(draws.mean(axis=0) - VECTOR) <= 5 * step / 2 / np.sqrt(800)).all()
     assert (draws.var(axis=0) <= step**2 / 4 * 1.1).all()
 
 

@@ -59,5 +59,5 @@ def test_powers_of_two_that_fit_a_block_are_buckets(bucket):
 
 @pytest.mark.parametrize("bucket", [1, 4, 12, 2 * BLOCK_VALUES, -8, True, 8.0, "8", None, [8]])
 def test_other_buckets_are_refused_with_the_limits(bucket):
-    with pytest.raises(CodecParameterError, match="bucket: .* power of two, 8 to 65536"):
+    with pytest.raises(CodecParameterError, match=r"bucket: .* power of two, 8 to 65536"):
         check_bucket(bucket)
