@@ -1,4 +1,4 @@
-"""The codecs that are measured, with the parameters worth comparing; new ones with their defaults."""
+"""The codecs that are measured, each with the parameters worth comparing, or its defaults."""
 
 import json
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ _PARAMS: dict[str, list[dict[str, object]]] = {
     ],
     "symmetric": [
         *({"bits": bits, "scope": "vector"} for bits in (2, 4, 8)),
+        *({"bits": bits} for bits in (4, 8)),
         *({"bits": bits, "stochastic": False} for bits in (4, 8)),
     ],
     "stocq": [*({"bits": bits, "bucket": 0} for bits in _BITS), {}],
