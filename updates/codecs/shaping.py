@@ -105,11 +105,12 @@ def shaped(
 
     Args:
         steps: Values in steps, shape ``(n,)``.
-        lane: Values a lane, a multiple of 8.
+        lane: Values a lane, a multiple of 8; a shorter vector is one lane.
         weights: The filter h.
         half: K; codes are 0 to ``2 K - 1``.
         restart: Values after which the memory is forgotten inside a lane; 0: never.
     """
+    lane = min(lane, steps.size)
     part = lane * _LANES
     for begin in range(0, steps.size, part):
         values = steps[begin : begin + part]
