@@ -81,7 +81,8 @@ def check(packed: U8, count: int, bits: int, levels: int) -> None:
         raise PayloadError(message)
     if levels == 1 << bits:
         return
-    for span in spans(0, count):
+    whole = (slice(0, count),) if bits == _BYTE_BITS else spans(0, count)
+    for span in whole:
         largest = int(unpack_span(packed, span, bits).max())
         if largest >= levels:
             message = (

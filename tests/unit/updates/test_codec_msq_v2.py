@@ -80,5 +80,5 @@ def test_lengths_are_checked():
 
 @pytest.mark.parametrize("bits", [0, 9, True, 2.0, "2", None])
 def test_a_width_out_of_range_is_refused(bits):
-    with pytest.raises(CodecParameterError, match="bits: .* must be a whole number, 1 to 8"):
+    with pytest.raises(CodecParameterError, match=r"bits: .* must be a whole number, 1 to 8"):
         create("msq-v2", {"bits": bits})

@@ -33,7 +33,7 @@ def test_the_variance_with_the_2_norm_keeps_the_bound_of_the_paper(bits):
 @every_width
 def test_the_variance_with_the_maximum_is_a_quarter_of_a_squared_step(bits):
     params = {"bits": bits, "bucket": 16, "norm": "max"}
-    draws = draws_of(create("qsgd", params), VECTOR, LAYOUT, 2000)
+    draws = draws_of(create("qsgd", params), VECTOR, LAYOUT, 800)
     peaks = np.abs(VECTOR.reshape(4, 16)).max(axis=1).astype(np.float64)
     step = np.repeat(peaks / (2 ** (bits - 1) - 1), 16)
     assert (draws.var(axis=0) <= step**2 / 4 * 1.1).all()
@@ -61,7 +61,7 @@ def test_a_norm_beyond_float32_leaves_the_largest_values_finite_and_near():
     np.testing.assert_allclose(draws, np.tile(vector, (50, 1)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [*BAD_SCALES, 1e38])
+@pytest.mark.parametrize("scale", [*BAD_SCALES, 3e38])
 def test_a_scale_that_could_not_have_been_sent_is_refused(scale):
     codec = create("qsgd")
     body = with_scale(body_of(codec, VECTOR, LAYOUT), 0, scale)
