@@ -92,15 +92,16 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
 
 def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, Tokens, bytes]:
     """Return the form, the symbols to code, unless all are, and the code of the positions."""
+    if 2 * positions.size > size:
+        return _ALL_CODED, tokens, b""
     counts = np.bincount(tokens)
     apart = rans.ideal_bits(counts)
     counts[0] = size - positions.size
-    together = rans.ideal_bits(counts)
     parameter = rice.best_parameter(positions.size, size)
     places = rice.encode_positions(positions, parameter)
-    if apart + _BYTE_BITS * len(places) <= _WORTH * together:
-        return parameter, tokens - np.uint8(1), places
-    return _ALL_CODED, tokens, b""
+    if apart + _BYTE_BITS * len(places) > _WORTH * rans.ideal_bits(counts):
+        return _ALL_CODED, tokens, b""
+    return parameter, tokens - np.uint8(1), places
 
 
 def _centroids(levels: Levels, magnitudes: F32, step: float) -> NDArray[np.float16]:

@@ -96,7 +96,7 @@ def _decode_step(states: U32, words: U16, table: U32, symbol_of: U8, out: U8) ->
     states *= entries >> _BIAS_BITS
     entries &= _LOW_HALF
     states += entries
-    low = np.flatnonzero(states < STATE_FLOOR)
+    (low,) = (states < STATE_FLOOR).nonzero()  # half the time of flatnonzero
     if low.size > words.size:
         message = f"symbols: {words.size} words left where {low.size} are needed"
         raise PayloadError(message)
