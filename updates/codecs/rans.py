@@ -3,7 +3,8 @@
 Symbol number i belongs to lane ``i % lanes``; each lane is a coder of its own, all lanes take one
 step at once in numpy, and their words go into one stream in the order in which they are read. A
 lane's first state has room for two bytes that are no symbols: ``ballast``, of which the caller has
-some anyway (signs), so that a lane costs one byte and not three, and there can be many.
+some anyway (signs), so that a lane costs one byte and not three, and there can be many. There is
+at least one lane for 1024 symbols: where nearly all are the same one, ``rice`` is shorter.
 
 Wire layout: number of lanes (u16 LE); the frequencies (``rans_frequencies``); for each lane its
 state (u32 LE); the words (u16 LE). A symbol takes the logarithm of its frequency.
