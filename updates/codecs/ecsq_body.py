@@ -42,7 +42,7 @@ HEAD = struct.Struct("<IhBxfI")
 CENTROIDS = 8
 _ALL_CODED = 255
 #: A form that takes this much more is preferred if it is the faster one: positions apart.
-_WORTH = 1.02
+_WORTH = 1.01
 _BYTE_BITS = 8
 _MAX_STEP, _MAX_CENTROID = 2.0, 16.0
 #: No scaled value decodes to 1, so none overflows.
@@ -99,7 +99,8 @@ def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, To
     counts[0] = size - positions.size
     parameter = rice.best_parameter(positions.size, size)
     places = rice.encode_positions(positions, parameter)
-    if apart + _BYTE_BITS * len(places) > _WORTH * rans.ideal_bits(counts):
+    together = _WORTH * rans.ideal_bits(counts) + _BYTE_BITS * rans.least_lanes(size)
+    if apart + _BYTE_BITS * len(places) > together:
         return _ALL_CODED, tokens, b""
     return parameter, tokens - np.uint8(1), places
 

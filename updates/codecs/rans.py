@@ -66,6 +66,11 @@ def size_bound(count: int) -> int:
     return _LANES.size + MAX_FREQUENCIES_BYTES + states + _WORD_BYTES * count
 
 
+def least_lanes(count: int) -> int:
+    """Return how many lanes any code of ``count`` symbols has; each costs about a byte."""
+    return min(_MAX_LANES, -(-count // _MAX_ROWS))
+
+
 def encode(
     symbols: Symbols, counts: NDArray[np.integer], ballast: bytes, payload_bytes: float
 ) -> tuple[bytes, int]:
@@ -79,7 +84,7 @@ def encode(
     """
     frequencies = quantize(counts)
     wanted = int(payload_bytes / _BYTES_A_LANE)
-    lanes = min(max(wanted, _least_lanes(symbols.size)), _most_lanes(symbols.size))
+    lanes = min(max(wanted, least_lanes(symbols.size)), _most_lanes(symbols.size))
     taken = min(len(ballast), LANE_BALLAST_BYTES * lanes)
     carried = ballast[:taken].ljust(LANE_BALLAST_BYTES * lanes, b"\0")
     states = np.frombuffer(carried, dtype="<u2").astype(np.uint32) + np.uint32(STATE_FLOOR)
@@ -112,17 +117,13 @@ def decode(code: memoryview, count: int) -> Decoded:
     return Decoded(symbols, frequencies.size, states.astype("<u2").tobytes())
 
 
-def _least_lanes(count: int) -> int:
-    return min(_MAX_LANES, -(-count // _MAX_ROWS))
-
-
 def _most_lanes(count: int) -> int:
     return min(_MAX_LANES, -(-count // _LEAST_ROWS))
 
 
 def _checked_lanes(code: memoryview, count: int) -> int:
     lanes: int = _LANES.unpack_from(code)[0]
-    least, most = _least_lanes(count), _most_lanes(count)
+    least, most = least_lanes(count), _most_lanes(count)
     if not least <= lanes <= most:
         message = f"symbols: {lanes} lanes, {least} to {most} are possible"
         raise PayloadError(message)

@@ -74,7 +74,7 @@ def test_feedback_is_required_and_nothing_is_random():
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.1, "0.1", True, None, float("nan")])
 def test_a_fraction_that_is_no_share_is_refused(fraction):
-    with pytest.raises(CodecParameterError, match="fraction: .*above 0 and up to 1"):
+    with pytest.raises(CodecParameterError, match=r"fraction: .*above 0 and up to 1"):
         create("stc", {"fraction": fraction})
 
 

@@ -54,7 +54,7 @@ def test_positions_are_different_ascending_and_below_the_limit(seed, limit, shar
     positions = distinct_positions(seed, count, limit)
     assert positions.size == count
     assert (np.diff(positions) > 0).all()
-    assert count == 0 or (0 <= positions[0] and positions[-1] < limit)
+    assert count == 0 or (positions[0] >= 0 and positions[-1] < limit)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(1, 7), (3, 10), (5, 10), (8, 10)])
