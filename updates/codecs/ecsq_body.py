@@ -17,6 +17,7 @@ then        bytes     positions of the K levels as ``rice`` describes them, if n
 ==========  ========  =====================================================================
 """
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from updates.arrays import F32
 from updates.codecs import rans, rice, scaled_halves
 from updates.codecs.ecsq_tokens import (
     EXTRA_BITS,
+    LARGE,
     Levels,
     Tokens,
     check_tokens,
@@ -44,6 +46,7 @@ _ALL_CODED = 255
 #: A form that takes this much more is preferred if it is the faster one: positions apart.
 _WORTH = 1.01
 _BYTE_BITS = 8
+_SIGN_BIT = np.uint32(31)
 _MAX_STEP, _MAX_CENTROID = 2.0, 16.0
 #: No scaled value decodes to 1, so none overflows.
 _BELOW_ONE = np.float32(1 - 2.0**-24)
@@ -73,27 +76,27 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
         exponent: Of the largest magnitude.
         step: Of the quantizer, in scaled values.
     """
-    positions = np.flatnonzero(levels).astype(np.int64, copy=False)
+    symbols = tokens_of(levels)
+    positions = np.flatnonzero(symbols).astype(np.int64, copy=False)
     if positions.size == 0:
         return HEAD.pack(0, 0, _ALL_CODED, 0.0, 0)
-    kept, values = levels[positions], scaled[positions]
-    tokens = tokens_of(kept)
-    plain = np.packbits(values < 0, bitorder="little").tobytes() + pack_extra(kept, tokens)
-    form, symbols, places = _form(levels.size, positions, tokens)
-    if form == _ALL_CODED:
-        symbols = tokens_of(levels)
+    tokens, values = symbols.take(positions), scaled.take(positions)
+    plain = np.packbits(values < 0, bitorder="little").tobytes() + pack_extra(levels, symbols)
+    form, places = _form(levels.size, positions, tokens)
+    if form != _ALL_CODED:
+        symbols = tokens - np.uint8(1)
     counts = np.bincount(symbols)
     around = rans.ideal_bits(counts) / _BYTE_BITS + len(plain) + len(places)
     code, carried = rans.encode(symbols, counts, plain, around)
     head = HEAD.pack(positions.size, exponent, form, step, len(code))
-    centroids = _centroids(kept, np.abs(values), step)[: int(tokens.max())]
+    centroids = _centroids(tokens, np.abs(values, out=values), step)[: int(tokens.max())]
     return b"".join((head, code, centroids.tobytes(), plain[carried:], places))
 
 
-def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, Tokens, bytes]:
-    """Return the form, the symbols to code, unless all are, and the code of the positions."""
+def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, bytes]:
+    """Return the form and the code of the positions, if they are apart."""
     if 2 * positions.size > size:
-        return _ALL_CODED, tokens, b""
+        return _ALL_CODED, b""
     counts = np.bincount(tokens)
     apart = rans.ideal_bits(counts)
     counts[0] = size - positions.size
@@ -101,12 +104,12 @@ def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, To
     places = rice.encode_positions(positions, parameter)
     together = _WORTH * rans.ideal_bits(counts) + _BYTE_BITS * rans.least_lanes(size)
     if apart + _BYTE_BITS * len(places) > together:
-        return _ALL_CODED, tokens, b""
-    return parameter, tokens - np.uint8(1), places
+        return _ALL_CODED, b""
+    return parameter, places
 
 
-def _centroids(levels: Levels, magnitudes: F32, step: float) -> NDArray[np.float16]:
-    small = np.minimum(levels, CENTROIDS + 1)
+def _centroids(tokens: Tokens, magnitudes: F32, step: float) -> NDArray[np.float16]:
+    small = np.minimum(tokens, CENTROIDS + 1)
     numbers = np.bincount(small, minlength=CENTROIDS + 2)[1:-1]
     sums = np.bincount(small, weights=magnitudes, minlength=CENTROIDS + 2)[1:-1]
     plain = np.arange(1.0, CENTROIDS + 1)
@@ -195,13 +198,21 @@ def _values(
 ) -> F32:
     signs = (tokens.size + _BYTE_BITS - 1) // _BYTE_BITS
     packed = np.frombuffer(plain[:signs], dtype=np.uint8)
-    negative = np.unpackbits(packed, count=tokens.size, bitorder="little").view(bool)
+    negative = np.unpackbits(packed, count=tokens.size, bitorder="little")
     by_token = np.arange(1 + EXTRA_BITS.size, dtype=np.float32)
     by_token[1 : 1 + centroids.size] = centroids
-    values = by_token[tokens]
-    large = np.flatnonzero(EXTRA_BITS[tokens])
+    values = by_token.take(tokens)
+    large = np.flatnonzero(tokens >= LARGE)
     values[large] = levels_of(tokens[large], plain[signs:])
     values *= np.float32(step)
     np.minimum(values, _BELOW_ONE, out=values)
-    np.negative(values, out=values, where=negative)
-    return np.ldexp(values, exponent)
+    values.view(np.uint32)[...] |= negative.astype(np.uint32) << _SIGN_BIT
+    return times_power_of_two(values, exponent)
+
+
+def times_power_of_two(vector: F32, exponent: int) -> F32:
+    """Return a vector times ``2**exponent``; in two steps, since one factor could overflow."""
+    half = exponent // 2
+    scaled: F32 = vector * np.float32(math.ldexp(1, half))
+    scaled *= np.float32(math.ldexp(1, exponent - half))
+    return scaled
