@@ -17,6 +17,7 @@ from updates.arrays import F32, peak, spans
 from updates.codecs import ecsq_body
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.ecsq_step import find_step, largest_step
+from updates.codecs.scaled_halves import times_power_of_two
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 
@@ -75,7 +76,7 @@ class EcsqCodec(Codec):
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng
         exponent = math.frexp(peak(vector))[1]
-        scaled = ecsq_body.times_power_of_two(vector, -exponent)
+        scaled = times_power_of_two(vector, -exponent)
         magnitudes = np.abs(scaled)
         largest = peak(scaled)
         step = find_step(magnitudes, self.bits) if largest > 0 else 1.0

@@ -17,7 +17,6 @@ then        bytes     positions of the K levels as ``rice`` describes them, if n
 ==========  ========  =====================================================================
 """
 
-import math
 import struct
 from dataclasses import dataclass
 
@@ -45,6 +44,8 @@ CENTROIDS = 8
 _ALL_CODED = 255
 #: A form that takes this much more is preferred if it is the faster one: positions apart.
 _WORTH = 1.01
+#: With more levels that are not zero their positions are not worth a try.
+_MOST_APART = 0.25
 _BYTE_BITS = 8
 _SIGN_BIT = np.uint32(31)
 _MAX_STEP, _MAX_CENTROID = 2.0, 16.0
@@ -95,7 +96,7 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
 
 def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, bytes]:
     """Return the form and the code of the positions, if they are apart."""
-    if 2 * positions.size > size:
+    if positions.size > _MOST_APART * size:
         return _ALL_CODED, b""
     counts = np.bincount(tokens)
     apart = rans.ideal_bits(counts)
@@ -207,12 +208,4 @@ def _values(
     values *= np.float32(step)
     np.minimum(values, _BELOW_ONE, out=values)
     values.view(np.uint32)[...] |= negative.astype(np.uint32) << _SIGN_BIT
-    return times_power_of_two(values, exponent)
-
-
-def times_power_of_two(vector: F32, exponent: int) -> F32:
-    """Return a vector times ``2**exponent``; in two steps, since one factor could overflow."""
-    half = exponent // 2
-    scaled: F32 = vector * np.float32(math.ldexp(1, half))
-    scaled *= np.float32(math.ldexp(1, exponent - half))
-    return scaled
+    return scaled_halves.times_power_of_two(values, exponent)
