@@ -22,7 +22,6 @@ class Trace:
         theta: Parameters, shape ``(p,)``.
         losses: Mean loss before each iteration.
         uploads: Until then; ``payload_bytes`` likewise.
-        right: Accuracy on the held-out examples when the residual was first reached.
     """
 
     method: Method
@@ -48,8 +47,8 @@ class Cost:
         uploads: By all workers.
         value_bits: Bits of a value times values times uploads, as the paper counts.
         payload_bits: Of what a codec's payloads hold, header and skips too.
-        accuracy: On the held-out examples.
-        reached: Whether the residual was.
+        accuracy: On the held-out examples, at the end of the run.
+        reached: Whether the residual was; None: there was none.
     """
 
     iterations: int
@@ -57,7 +56,7 @@ class Cost:
     value_bits: int
     payload_bits: int
     accuracy: float
-    reached: bool
+    reached: bool | None
 
 
 def least_loss(problem: Problem, seed: int = 1) -> float:
@@ -103,13 +102,17 @@ def run(
     return traces
 
 
-def cost(problem: Problem, trace: Trace, goal: float) -> Cost:
+def cost(problem: Problem, trace: Trace, goal: float | None) -> Cost:
     """Return what the first iterate with a loss of at most ``goal`` cost, or the whole run."""
-    found = np.flatnonzero(np.array(trace.losses) <= goal)
-    at = int(found[0]) if found.size else len(trace.losses) - 1
+    found = [] if goal is None else np.flatnonzero(np.array(trace.losses) <= goal).tolist()
+    at = found[0] if found else len(trace.losses) - 1
     method = trace.method
     values = method.bits * method.layout.size * trace.uploads[at]
-    accuracy = problem.accuracy(trace.theta)
     return Cost(
-        at, trace.uploads[at], values, 8 * trace.payload_bytes[at], accuracy, bool(found.size)
+        iterations=at,
+        uploads=trace.uploads[at],
+        value_bits=values,
+        payload_bits=8 * trace.payload_bytes[at],
+        accuracy=problem.accuracy(trace.theta),
+        reached=None if goal is None else bool(found),
     )

@@ -22,9 +22,7 @@ from fedfleet.tables import table
 
 PAGE = Path("docs", "compression.md")
 RESIDUAL, FLQ_RESIDUAL, FLQ_MOST = 1e-6, 1e-4, 2000
-_COLUMNS = (
-    "method", "iterations", "uploads", "bits", "fewer than GD", "payload bits", "accuracy",
-)  # fmt: skip
+_FIRST, _LAST = ("method", "iterations", "uploads", "bits"), ("payload bits", "accuracy")
 _TOLD_EVERY_S = 10.0
 Makers = Mapping[str, Callable[..., Method]]
 
@@ -58,24 +56,35 @@ def to_residual(
 def after(name: str, problem: Problem, makers: Makers, iterations: int) -> dict[str, Cost]:
     """Return what each method needs for so many iterations; a loss is not aimed at."""
     traces = run(problem, makers, iterations + 1, Progress(name, None))
-    return {method: cost(problem, trace, -1.0) for method, trace in traces.items()}
+    return {method: cost(problem, trace, None) for method, trace in traces.items()}
+
+
+def columns(costs: Mapping[str, Cost]) -> tuple[str, ...]:
+    """Return the heads of a table."""
+    return (*_FIRST, "fewer than GD" if "GD" in costs else "of LAQ's bits", *_LAST)
 
 
 def rows(costs: Mapping[str, Cost]) -> Sequence[tuple[str, ...]]:
     """Return the rows of a table; the factor is that of the bits of values."""
-    whole = costs["GD"].value_bits if "GD" in costs else None
     return [
         (
             method,
-            f"{one.iterations}" if one.reached else f"{one.iterations}, not reached",
+            f"{one.iterations}" if one.reached is not False else f"{one.iterations}, not reached",
             f"{one.uploads}",
             f"{one.value_bits:.2e}",
-            "-" if whole is None else f"{whole / one.value_bits:.0f}x",
+            _factor(costs, one),
             f"{one.payload_bits:.2e}",
             f"{one.accuracy:.4f}",
         )
         for method, one in costs.items()
     ]
+
+
+def _factor(costs: Mapping[str, Cost], one: Cost) -> str:
+    if "GD" in costs:
+        return f"{costs['GD'].value_bits / one.value_bits:.1f}x"
+    (laq,) = (cost for method, cost in costs.items() if method.startswith("LAQ"))
+    return f"{one.value_bits / laq.value_bits:.1f}x"
 
 
 def experiments(
@@ -133,10 +142,10 @@ def main(  # noqa: PLR0913, PLR0917
         began = time.monotonic()
         costs = known[name]()
         took = f"{time.monotonic() - began:.0f} s"
-        print(f"{name}, {took}\n{table(_COLUMNS, rows(costs))}\n", flush=True)
+        print(f"{name}, {took}\n{table(columns(costs), rows(costs))}\n", flush=True)
         told[name] = {method: asdict(one) for method, one in costs.items()}
         if docs:
-            put_section(PAGE, name, markdown_table(_COLUMNS, rows(costs)))
+            put_section(PAGE, name, markdown_table(columns(costs), rows(costs)))
     if as_json:
         print(json.dumps(told))
 
