@@ -78,7 +78,8 @@ def one_row(beside: Beside) -> tuple[str, ...]:
     """Return a row of the table of one seed."""
     run = beside.run
     return (
-        run.title, f"{run.rounds[-1]}", f"{run.final:.2f}", size(run.up_bytes[-1]),
+        run.title, f"{run.rounds[-1]}", "diverged" if run.diverged else f"{run.final:.2f}",
+        size(run.up_bytes[-1]),
         factor(beside.of_raw), factor(beside.up),
     )  # fmt: skip
 

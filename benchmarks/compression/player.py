@@ -12,6 +12,7 @@ from benchmarks.compression.results import Results, Run
 from benchmarks.compression.settings import BATCH, DEVICES, EVERY, Setting
 from benchmarks.training.fedavg import MODEL, Start, accuracy, plan_for, write_graph
 from benchmarks.training.models import TIMED
+from device_agent.service.ports import TrainingError
 from learning.data.sources import load
 from schemas.tasks import Training
 
@@ -44,21 +45,26 @@ class Player:
     def _played(self, setting: Setting, seed: int, key: str) -> Run:
         start, fleet = self._begun(setting, seed)
         began = time.monotonic()
-        rounds, right, up, down = [], [], [], []
+        rounds, right, up, down, diverged = [], [], [], [], ""
         for number in range(1, setting.rounds + 1):
-            fleet.round(number)
-            if number % EVERY and number != setting.rounds:
+            try:
+                fleet.round(number)
+            except TrainingError as error:
+                diverged = str(error)
+            if number % EVERY and number != setting.rounds and not diverged:
                 continue
             rounds.append(number)
             right.append(accuracy(start, fleet.vector, self._held_out))
             up.append(fleet.up_bytes)
             down.append(fleet.down_bytes)
-            if not number % _TOLD_EVERY:
+            if not number % _TOLD_EVERY or diverged:
                 told = f"{setting.title}, seed {seed}, round {number}: {right[-1]:.2f} %"
-                print(f"{told}, {up[-1]} B, {time.monotonic() - began:.0f} s", file=sys.stderr,
-                      flush=True)  # fmt: skip
+                took = f"{time.monotonic() - began:.0f} s"
+                print(f"{told}, {up[-1]} B, {took} {diverged}", file=sys.stderr, flush=True)
+            if diverged:
+                break
         took_s = round(time.monotonic() - began, 1)
-        return Run(key, setting.title, seed, rounds, right, up, down, took_s)
+        return Run(key, setting.title, seed, rounds, right, up, down, took_s, diverged)
 
     def _begun(self, setting: Setting, seed: int) -> tuple[Start, Fleet]:
         training = Training(

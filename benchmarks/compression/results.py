@@ -23,6 +23,7 @@ class Run:
         up_bytes: All payloads until then.
         down_bytes: The same of the way down, counted once for every device.
         took_s: Seconds.
+        diverged: Why training ended before the last round, or nothing.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Run:
     up_bytes: Sequence[int]
     down_bytes: Sequence[int]
     took_s: float
+    diverged: str = ""
 
     @property
     def final(self) -> float:
@@ -74,7 +76,9 @@ class Results:
     def get(self, key: str, rounds: int) -> Run | None:
         """Return a finished run of so many rounds, or None."""
         run = self._runs.get(key)
-        return run.cut(rounds) if run is not None and run.rounds[-1] >= rounds else None
+        if run is None or (run.rounds[-1] < rounds and not run.diverged):
+            return None
+        return run.cut(rounds)
 
     def add(self, run: Run) -> None:
         """Keep a finished run."""

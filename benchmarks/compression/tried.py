@@ -18,6 +18,8 @@ ONCE: tuple[Setting, ...] = (
     Setting(Coding("topk", {"fraction": 0.003})),
     Setting(Coding("ecsq", {"bits": 0.05}), rounds=120),
     Setting(Coding("randk", {"unbiased": False})),
+    Setting(Coding("laq", {"bits": 8})),
+    Setting(Coding("laq", {"bits": 8, "skips": False})),
 )
 
 #: Three seeds.

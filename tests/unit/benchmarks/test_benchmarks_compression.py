@@ -1,5 +1,7 @@
 """The benchmarks of compression: gradients, counting, and what LAQ saves on the digits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,12 @@ def test_a_finished_run_is_found_again_and_serves_a_shorter_one(tmp_path):
     assert results.get("k", 10).up_bytes == [1, 2]
     assert results.get("k", 20) is None
     assert results.get("other", 5) is None
+
+
+def test_a_run_that_diverged_is_not_played_again(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    Results(file).add(replace(run([90, 10], [1, 2]), diverged="the loss is nan"))
+    assert Results(file).get("k", 200).diverged == "the loss is nan"
 
 
 def test_the_same_conditions_have_one_key_and_others_another():
