@@ -32,6 +32,7 @@ from device_agent.service.questions import Questions
 from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from device_agent.settings import DeviceSettings
@@ -61,6 +62,7 @@ from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
+from transport.traffic import Traffic
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
@@ -164,6 +166,7 @@ def compose(
     set_will: Callable[[Outgoing], None],
     *,
     was_clean: bool = False,
+    read_traffic: Callable[[], Traffic] | None = None,
 ) -> Agent:
     """Return the agent of a device, in a new life; what it was doing is begun again.
 
@@ -173,6 +176,7 @@ def compose(
         rng: Source of ids and jitter.
         set_will: Called with the session's Will, now and whenever it changes.
         was_clean: Whether its life before this one ended in order.
+        read_traffic: Bytes of the session so far; None: they are not counted.
     """
     settings, store = device.settings, SqliteJobStore(device.connection)
     with transaction(device.connection):
@@ -186,7 +190,8 @@ def compose(
     downloads = Downloads(wire, device.objects, Puller(device.objects))
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
-    uploads = Uploads(wire, device.objects, outbox, sender)
+    traffic = WorkTraffic(read_traffic)
+    uploads = Uploads(wire, device.objects, outbox, sender, traffic)
     statuses, surroundings = Statuses(wire), _surroundings(device)
     agent = Agent(
         Parts(
@@ -205,6 +210,7 @@ def compose(
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,
+            traffic=traffic,
             store=store,
             objects=device.objects,
             worker=device.worker,
@@ -230,6 +236,7 @@ def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
         was_clean=fence.was_clean,
+        read_traffic=lambda: session.traffic,
     )
     loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):

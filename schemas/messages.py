@@ -26,6 +26,7 @@ from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
 
 Text = Annotated[str, StringConstraints(max_length=500)]
 ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+ByteCount = Annotated[int, Field(ge=0, lt=1 << 53)]
 RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -268,6 +269,8 @@ class UpdateManifest(WireMessage):
     num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
     metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)
     train_s: float = Field(default=0.0, ge=0)
+    #: Sent and received on the device's session for its jobs since its boot began, before this.
+    wire_bytes: tuple[ByteCount, ByteCount] | None = None
 
 
 class Need(WireMessage):

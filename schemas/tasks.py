@@ -191,6 +191,8 @@ class RoundSummary(WireMessage):
     seconds: float = Field(default=0.0, ge=0)
     uplink_bytes: int = Field(default=0, ge=0, description="encoded updates, as accepted")
     downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
+    uplink_wire_bytes: int = Field(default=0, ge=0, description="all that devices sent for it")
+    downlink_wire_bytes: int = Field(default=0, ge=0, description="all that they received")
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
@@ -216,6 +218,11 @@ class TaskStatus(WireMessage):
     parameters: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
+    #: Bytes of the accepted updates as float32, over what they took encoded, and on the wire.
+    uplink_ratio: float | None = None
+    uplink_wire_ratio: float | None = None
     updates_accepted: int = 0
     history: tuple[RoundSummary, ...] = ()
     ts: float = 0.0

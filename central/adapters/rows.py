@@ -44,7 +44,7 @@ ROUND_COLUMNS = (
 )
 CONTRIBUTION_COLUMNS = (
     "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
-    "settled, reason"
+    "settled, reason, uplink_wire_bytes, downlink_wire_bytes"
 )
 
 
@@ -115,7 +115,7 @@ def round_row(record: RoundRecord) -> tuple[object, ...]:
 
 def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
     """Return the record of ``CONTRIBUTION_COLUMNS``."""
-    head, accepted_s, metrics, settled, reason = row[:8], row[8], row[9], row[10], row[11]
+    head, (accepted_s, metrics, settled, reason, uplink, downlink) = row[:8], row[8:]
     task, number, device, region, xfer, sha256, size, num_examples = head
     return ContributionRecord(
         task=task,
@@ -130,6 +130,8 @@ def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
         metrics=json.loads(metrics),
         settled=settled,
         reason=reason,
+        uplink_wire_bytes=int(uplink),
+        downlink_wire_bytes=int(downlink),
     )
 
 
@@ -148,6 +150,8 @@ def contribution_row(record: ContributionRecord) -> tuple[object, ...]:
         _METRICS.dump_json(record.metrics).decode(),
         record.settled,
         record.reason,
+        record.uplink_wire_bytes,
+        record.downlink_wire_bytes,
     )
 
 

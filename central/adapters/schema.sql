@@ -45,6 +45,8 @@ CREATE TABLE IF NOT EXISTS contributions (
     accepted_s REAL NOT NULL,
     settled TEXT CHECK (settled IN ('counted', 'discarded')),
     reason TEXT,
+    uplink_wire_bytes INTEGER NOT NULL DEFAULT 0,
+    downlink_wire_bytes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, round, device),
     FOREIGN KEY (task, round) REFERENCES rounds (task, round) ON DELETE CASCADE
 ) STRICT;
@@ -90,6 +92,14 @@ CREATE TABLE IF NOT EXISTS devices (
     is_online INTEGER NOT NULL,
     state TEXT NOT NULL,
     changed_s REAL NOT NULL
+) STRICT;
+
+-- Up to where the bytes that a device counts in one life are counted for a contribution.
+CREATE TABLE IF NOT EXISTS traffic (
+    device TEXT PRIMARY KEY,
+    boot INTEGER NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS gateways (

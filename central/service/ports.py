@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from central.core.traffic import Counted
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
@@ -68,6 +69,12 @@ class Store(Protocol):
 
     def refusal(self, xfer: str) -> Refusal | None:
         """Return the final no to a transfer, if there was one."""
+
+    def traffic(self, device: str) -> Counted | None:
+        """Return up to where a device's bytes are counted; None: none are yet."""
+
+    def save_traffic(self, device: str, counted: Counted) -> None:
+        """Store up to where a device's bytes are counted."""
 
     def add_refusal(self, refusal: Refusal) -> bool:
         """Remember a final no; False when it is known."""

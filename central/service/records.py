@@ -32,6 +32,8 @@ class Totals(WireMessage):
     late: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class ContributionRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     settled: str | None = None
     reason: str | None = None
+    #: What its device sent and received for it, in whole MQTT packets.
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,6 +272,8 @@ class Rounds:
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+            uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
+            downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)

@@ -11,6 +11,8 @@ from dataclasses import replace
 from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
+from central.core.traffic import NOTHING, Share
+from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
@@ -65,7 +67,7 @@ class Uploads:
         self._registry = registry
         self._rounds = rounds
         self._assignments = assignments
-        self._pulling: dict[str, tuple[str, UpdateManifest]] = {}
+        self._pulling: dict[str, tuple[str, UpdateManifest, Cost]] = {}
 
     def offer(self, region: str, xfer: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
         """Answer a manifest: with a receipt, or by pulling the object."""
@@ -88,13 +90,13 @@ class Uploads:
         """Take one chunk of a large update."""
         if xfer not in self._pulling or self._pulling[xfer][0] != region:
             return
-        offer = self._pulling[xfer][1]
+        _, offer, cost = self._pulling[xfer]
         try:
             progress = self._desk.puller.chunk(xfer, k, data, now_s)
         except ObjectMismatchError as error:
             yield from self._refuse(region, offer, error, now_s)
         else:
-            yield from self._advance(region, offer, progress, now_s)
+            yield from self._advance(region, offer, cost, progress, now_s)
 
     def expire(self, now_s: float) -> None:
         """Forget pulls for which nothing comes any more; their sender offers again."""
@@ -161,6 +163,7 @@ class Uploads:
     def _fetch(
         self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
     ) -> Iterator[Outgoing]:
+        cost = cost_of(region, offer, frame)
         if offer.object.inline:
             if len(frame.tail) != offer.object.size:
                 text = f"tail: {len(frame.tail)} bytes, object.size says {offer.object.size}"
@@ -168,7 +171,7 @@ class Uploads:
             if frame.header.tail_sha256 != offer.object.sha256:
                 text = f"object.sha256: {offer.object.sha256} is not that of the tail"
                 raise UpdateRefusedError(text, "E_DIGEST")
-            yield from self._accept(region, offer, frame.tail, now_s)
+            yield from self._accept(region, offer, cost, frame.tail, now_s)
             return
 
         def ask(want: tuple[int, ...], credit: int) -> Outgoing:
@@ -177,7 +180,7 @@ class Uploads:
 
         if offer.xfer in self._pulling and self._pulling[offer.xfer][0] != region:
             self._desk.puller.forget(offer.xfer)  # its questions go where the device was before
-        self._pulling[offer.xfer] = (region, offer)
+        self._pulling[offer.xfer] = (region, offer, cost)
         try:
             started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
         except PullRefusedError as error:
@@ -185,10 +188,10 @@ class Uploads:
             text = "too many transfers at the same time"
             yield self._desk.receipt(region, _not_now(offer, "E_BUSY", text, error.retry_after_s))
             return
-        yield from self._advance(region, offer, started, now_s)
+        yield from self._advance(region, offer, cost, started, now_s)
 
     def _advance(
-        self, region: str, offer: UpdateManifest, progress: PullProgress, now_s: float
+        self, region: str, offer: UpdateManifest, cost: Cost, progress: PullProgress, now_s: float
     ) -> Iterator[Outgoing]:
         yield from progress.outgoing
         if progress.completed is None:
@@ -202,18 +205,19 @@ class Uploads:
                 return
             self._gate(offer)  # the round may have ended while the chunks came
             payload = self._desk.objects.path(progress.completed).read_bytes()
-            yield from self._accept(region, offer, payload, now_s)
+            yield from self._accept(region, offer, cost, payload, now_s)
         except WireError as error:
             yield from self._refuse(region, offer, error, now_s)
             self._desk.discarded.append(progress.completed)
 
     def _accept(
-        self, region: str, offer: UpdateManifest, payload: bytes, now_s: float
+        self, region: str, offer: UpdateManifest, cost: Cost, payload: bytes, now_s: float
     ) -> Iterator[Outgoing]:
         task, _ = self._gate(offer)
         layout = self._desk.layout(task)
         codec = create(task.submission.codec, task.submission.codec_params)
         check_update(payload, layout, codec)
+        share, counted = share_of(cost, self._desk.store.traffic(offer.device))
         record = ContributionRecord(
             task=offer.task,
             round=offer.round,
@@ -226,12 +230,16 @@ class Uploads:
             accepted_s=now_s,
             payload=payload if offer.object.inline else None,
             metrics=offer.metrics,
+            uplink_wire_bytes=share.uplink_bytes,
+            downlink_wire_bytes=share.downlink_bytes,
         )
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))
             return
+        if counted is not None:
+            self._desk.store.save_traffic(offer.device, counted)
         failpoint("central.contribution.added")
-        self._count(task, accepted=1, uplink_bytes=offer.object.size)
+        self._count(task, accepted=1, uplink_bytes=offer.object.size, wire=share)
         failpoint("central.contribution.counted")
         self._assignments.answered(offer.task, offer.round, offer.device)
         event = core.UpdateAccepted(offer.device)
@@ -240,7 +248,13 @@ class Uploads:
         yield self._desk.receipt(region, _final(offer, "accepted"))
 
     def _count(
-        self, task: TaskRecord, *, accepted: int = 0, late: int = 0, uplink_bytes: int = 0
+        self,
+        task: TaskRecord,
+        *,
+        accepted: int = 0,
+        late: int = 0,
+        uplink_bytes: int = 0,
+        wire: Share = NOTHING,
     ) -> None:
         old = task.totals
         totals = old.model_copy(
@@ -248,6 +262,8 @@ class Uploads:
                 "updates_accepted": old.updates_accepted + accepted,
                 "late": old.late + late,
                 "uplink_bytes": old.uplink_bytes + uplink_bytes,
+                "uplink_wire_bytes": old.uplink_wire_bytes + wire.uplink_bytes,
+                "downlink_wire_bytes": old.downlink_wire_bytes + wire.downlink_bytes,
             }
         )
         self._desk.store.save_task(replace(task, totals=totals))

@@ -22,6 +22,7 @@ from device_agent.service.records import JobStore
 from device_agent.service.settlements import settle
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from schemas.envelope import Frame, decode_frame
@@ -55,6 +56,7 @@ class Parts:
     downloads: Downloads
     uploads: Uploads
     surroundings: Surroundings
+    traffic: WorkTraffic
     store: JobStore
     objects: ObjectStore
     worker: Worker
@@ -111,8 +113,11 @@ class Agent:
         parts = self._parts
         if not self._is_connected:
             return []
+        beat = parts.births.due(now_s)
+        if beat:
+            parts.traffic.heartbeat(is_idle=not parts.store.unfinished(1))
         return [
-            *parts.births.due(now_s),
+            *beat,
             *parts.questions.due(now_s),
             *parts.statuses.due(now_s),
             *parts.uploads.due(now_s),
@@ -211,6 +216,7 @@ class Agent:
             return []
         if topic.address == own:
             self._parts.questions.answered(now_s)
+        self._parts.traffic.busy()
         outgoing = self._parts.jobs.assign(assignment, frame.tail, now_s)
         self._mind_downloads(now_s)
         return outgoing
@@ -260,8 +266,10 @@ class Agent:
     def _rebirth(self, seen: int | None, now_s: float) -> Outgoing:
         parts = self._parts
         if seen is not None:
-            parts.wire.frames.boot = parts.boots.adopt(seen)
+            boot, parts.wire.frames.boot = parts.wire.frames.boot, parts.boots.adopt(seen)
             failpoint("device.boot.adopted")
+            if boot != parts.wire.frames.boot:
+                parts.traffic.new_boot()
             parts.set_will(parts.births.death(LOST))
         return parts.births.birth(now_s)
 

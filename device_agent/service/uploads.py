@@ -5,6 +5,7 @@ import structlog
 from device_agent.core.quota import Owed
 from device_agent.service.ports import EncodedUpdate
 from device_agent.service.records import JobRecord
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.wire import Wire
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
@@ -20,11 +21,19 @@ _LOG = structlog.get_logger()
 class Uploads:
     """The outbox and its sender."""
 
-    def __init__(self, wire: Wire, objects: ObjectStore, outbox: Outbox, sender: Sender) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        objects: ObjectStore,
+        outbox: Outbox,
+        sender: Sender,
+        traffic: WorkTraffic,
+    ) -> None:
         self._wire = wire
         self._objects = objects
         self._outbox = outbox
         self._sender = sender
+        self._traffic = traffic
 
     def add(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
         """Store an update's outbox row and its file.
@@ -119,6 +128,7 @@ class Uploads:
             num_examples=update.num_examples,
             metrics=update.metrics,
             train_s=update.train_s,
+            wire_bytes=self._traffic.told(),
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail

@@ -7,7 +7,7 @@ import click
 from fedfleet import options
 from fedfleet.client import broker_name, open_client
 from fedfleet.errors import FleetError
-from fedfleet.statuses import newest, rounds_table, state_line
+from fedfleet.statuses import bytes_lines, newest, rounds_table, state_line
 from fedfleet.tables import number, table
 from schemas.tasks import TaskStatus
 from schemas.topics import Kind, Topic, TopicError, status_filter
@@ -65,6 +65,8 @@ def status(
         return
     if shown.history:
         click.echo(rounds_table(shown.history, shown.parameters))
+    if shown.updates_accepted:
+        click.echo("\n".join(bytes_lines(shown)))
     if shown.model_sha256:
         click.echo(f"model {shown.model} {shown.model_sha256}")
 
