@@ -159,7 +159,7 @@ def _providers(settings: DeviceSettings, available: tuple[str, ...]) -> Provider
     return found
 
 
-def compose(
+def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     device: Device,
     clock: Callable[[], float],
     rng: np.random.Generator,

@@ -264,7 +264,8 @@ class UpdateManifest(WireMessage):
     device: DeviceId
     object: ObjectManifest
     codec: Name
-    layout_sha256: Sha256
+    #: None: that of the base model, whose digest covers names and shapes.
+    layout_sha256: Sha256 | None = None
     base_model_sha256: Sha256
     num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
     metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)

@@ -315,9 +315,10 @@ class Uploads:
 
 
 def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
+    layout = task.plan.layout_sha256 if task.plan else None
     pairs = (
         ("codec", offer.codec, task.submission.codec),
-        ("layout_sha256", offer.layout_sha256, task.plan.layout_sha256 if task.plan else None),
+        ("layout_sha256", offer.layout_sha256 or layout, layout),
         ("base_model_sha256", offer.base_model_sha256, record.base_model_sha256),
     )
     for field, got, expected in pairs:

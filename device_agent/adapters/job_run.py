@@ -110,7 +110,7 @@ class JobRun:
             file=file,
             num_examples=result.num_examples,
             metrics=_finite(result.metrics),
-            train_s=self.clock() - began_s,
+            train_s=round(self.clock() - began_s, 3),
         )
 
     def _train(
@@ -190,4 +190,5 @@ def _write(payload: bytes, scratch: Path) -> Path:
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    """Return the finite ones with six significant digits: each digit more is a byte sent."""
+    return {name: float(f"{value:.6g}") for name, value in metrics.items() if math.isfinite(value)}

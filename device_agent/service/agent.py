@@ -173,7 +173,7 @@ class Agent:
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts
         self._is_connected = True
-        parts.jobs.tell()
+        parts.jobs.tell(now_s)
         failpoint("device.birth.due")
         return [
             parts.births.birth(now_s),

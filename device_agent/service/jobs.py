@@ -164,12 +164,12 @@ class Jobs:
         self._make_room(now_s)
         failpoint("device.jobs.resumed")
 
-    def tell(self) -> None:
+    def tell(self, now_s: float) -> None:
         """Say again how far each job is that goes on."""
         for key in self._store.unfinished(_MAX_TOLD):
             record = self._store.get(key)
             if record is not None:
-                self._statuses.put(record.job)
+                self._statuses.put(record.job, now_s)
 
     def work(self) -> Work | None:
         """Return what the training thread should have in hand."""
@@ -268,7 +268,7 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                self._statuses.put(record.job, progress)
+                self._statuses.put(record.job, now_s, progress)
                 return []
             case FindModel():
                 return self._find_model(record, now_s)

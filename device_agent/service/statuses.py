@@ -1,8 +1,9 @@
 """What the device says of its jobs: the latest word on each, not every one on the way to it.
 
-A job that is accepted, trained and delivered within a moment is told once or twice instead of
-five times; every message of a device costs its gateway and central one each. Nothing here is on
-disk: on every connect all jobs that go on are told again.
+A job that is accepted, trained and delivered within a moment is told once instead of five times:
+the first word waits that moment too, unless it is the last. Every message of a device costs its
+gateway and central one each, and more bytes than a small update has. Nothing here is on disk: on
+every connect all jobs that go on are told again.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from device_agent.core.job import Job, JobKey
 from device_agent.service.wire import Wire
 from transport.events import Outgoing
 
-#: Shortest time between two words on one job.
+#: Shortest time between two words on one job, and from its beginning to the first. A gateway asks
+#: again after half a second.
 PACE_S = 0.25
 _PACED_JOBS = 64
 
@@ -32,9 +34,9 @@ class Statuses:
         self._sent: dict[JobKey, _Word] = {}
         self._told_s: dict[JobKey, float] = {}
 
-    def put(self, job: Job, progress: float | None = None) -> None:
+    def put(self, job: Job, now_s: float, progress: float | None = None) -> None:
         """Say how far a job is, as soon as it may be said; an older word is replaced."""
-        last_s = self._told_s.get(job.key, float("-inf"))
+        last_s = self._told_s.setdefault(job.key, float("-inf") if job.has_ended else now_s)
         self._waiting[job.key] = _Word(job, progress, last_s + PACE_S)
 
     def due(self, now_s: float) -> list[Outgoing]:

@@ -123,7 +123,6 @@ class Uploads:
             device=self._wire.address.node,
             object=update.manifest,
             codec=record.plan.codec,
-            layout_sha256=record.plan.layout_sha256,
             base_model_sha256=record.model.sha256,
             num_examples=update.num_examples,
             metrics=update.metrics,
