@@ -238,8 +238,10 @@ def test_an_event_whose_turn_is_undone_has_its_effect_when_it_comes_again(bench)
 def test_a_failure_told_after_the_job_ended_changes_nothing(bench):
     bench.assign()
     bench.train()
-    assert bench.give(TrainingFailed(JobKey(TASK, 1), Refusal("training", "late"))) == []
-    assert bench.give(TrainingFailed(JobKey("t-9", 1), Refusal("training", "late"))) == []
+    late = Refusal("training", "late")
+    assert states(bench.give(TrainingFailed(JobKey(TASK, 1), late))) == []
+    assert states(bench.give(TrainingFailed(JobKey("t-9", 1), late))) == []
+    assert bench.state() == "uploading"
 
 
 def _block_event(model, k):

@@ -159,6 +159,8 @@ def test_nothing_is_sent_by_a_tick_while_disconnected(bench):
 
 
 def test_what_the_device_does_not_know_changes_nothing(bench):
+    question = decode_frame(of_kind(bench.sent, Kind.NEXT)[-1].payload).header.id
+    bench.send(Kind.TASK, NoJob(), corr=question)
     assert bench.give(object()) == []
     body = Next()
     assert bench.send(Kind.TASK, body) == []
