@@ -8,7 +8,7 @@ from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from schemas.base import WireMessage
 from schemas.ids import Sha256
-from schemas.messages import DataDescription, DeviceState, GatewayState
+from schemas.messages import DataDescription, DeviceState, GatewayState, LazyTerms
 from schemas.tasks import RoundSummary, TaskSubmission
 
 
@@ -48,6 +48,8 @@ class TaskRecord:
     model_sha256: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    #: What a lazy task's next round is told, committed with the round before it.
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class ContributionRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     settled: str | None = None
     reason: str | None = None
+    #: The device's round that it builds on, where the task keeps a memory.
+    reference: int = 0
 
 
 @dataclass(frozen=True, slots=True)

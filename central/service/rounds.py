@@ -145,7 +145,7 @@ class Rounds:
         failpoint("central.strategy.saved")
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
-        task = replace(task, model_sha256=event.sha256, progress=progress)
+        task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
         self._desk.save_task(task)
         failpoint("central.round.committed")
         yield from self._evaluate(task, event.round, now_s)

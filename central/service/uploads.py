@@ -11,6 +11,7 @@ from dataclasses import replace
 from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
+from central.service import memories
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
@@ -156,6 +157,8 @@ class Uploads:
             text = f"round: {offer.round} is {record.state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
         _check_plan(task, record, offer)
+        if text := memories.fault(self._desk.store, task, offer.device, offer.reference):
+            raise UpdateRefusedError(text, "E_REFERENCE")
         return task, record
 
     def _fetch(
@@ -226,6 +229,7 @@ class Uploads:
             accepted_s=now_s,
             payload=payload if offer.object.inline else None,
             metrics=offer.metrics,
+            reference=offer.reference,
         )
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))
