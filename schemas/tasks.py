@@ -151,7 +151,8 @@ class TaskSubmission(PersonMessage):
     codec: Name = "int8"
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     error_feedback: bool | None = Field(
-        default=None, description="send next time what the codec left out; None: as the codec needs"
+        default=None,
+        description="send next time what the codec left out; None: as the codec needs",
     )
     selection: Literal["all", "random"] = "random"
     target: Target | None = None

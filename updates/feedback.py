@@ -49,7 +49,9 @@ def memory_of(codec: Codec, error_feedback: bool | None) -> Memory:  # noqa: FBT
         if codec.needs_reference:
             reason = "its reference is a memory already"
         raise CodecParameterError(
-            "error_feedback", True, f"not with codec {codec.codec_id}: {reason}"
+            field="error_feedback",
+            value=error_feedback,
+            limit=f"not with codec {codec.codec_id}: {reason}",
         )
     if codec.needs_reference:
         return "lazy"

@@ -152,4 +152,3 @@ def energy(vector: F32) -> float:
     """Return the squared norm, summed in float64 in an order that does not depend on threads."""
     blocks = (vector[span].astype(np.float64) for span in spans(0, vector.size))
     return float(sum(np.square(block).sum() for block in blocks))
-

@@ -157,8 +157,9 @@ class Uploads:
             text = f"round: {offer.round} is {record.state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
         _check_plan(task, record, offer)
-        if text := memories.fault(self._desk.store, task, offer.device, offer.reference):
-            raise UpdateRefusedError(text, "E_REFERENCE")
+        fault = memories.fault(self._desk.store, task, offer.device, offer.reference)
+        if fault is not None:
+            raise UpdateRefusedError(fault, "E_REFERENCE")
         return task, record
 
     def _fetch(

@@ -119,6 +119,7 @@ class Uploads:
             num_examples=update.num_examples,
             metrics=update.metrics,
             train_s=update.train_s,
+            reference=update.reference,
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail
