@@ -1,7 +1,8 @@
 """Names for a codec with its settings and its memory: what papers call by one name.
 
-The modes of "FLQ" (https://github.com/JasonNing96/kew_federated_learning, ``flq_fed_v3.py``) in the
-form that is sound; what was changed, and why, is in docs/adr/0025. A task may name one as its codec.
+The modes of "FLQ" (``flq_fed_v3.py`` of https://github.com/JasonNing96/kew_federated_learning) in
+the form that is sound; what was changed, and why, is in docs/adr/0025. A task may name one as its
+codec.
 """
 
 from collections.abc import Mapping
