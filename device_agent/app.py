@@ -18,6 +18,7 @@ import structlog
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
@@ -27,6 +28,7 @@ from device_agent.service.agent import LOST, Agent, Parts
 from device_agent.service.births import Births, Profile
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.memories import Memories
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
 from device_agent.service.room import Room
@@ -206,6 +208,7 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
                 uploads,
                 Room(store, uploads, settings.outbox_quota_bytes),
                 surroundings,
+                Memories(SqliteMemoryStore(device.connection), device.objects, settings.id),
             ),
             downloads=downloads,
             uploads=uploads,

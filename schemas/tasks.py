@@ -150,6 +150,10 @@ class TaskSubmission(PersonMessage):
     strategy_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     codec: Name = "int8"
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    error_feedback: bool | None = Field(
+        default=None,
+        description="send next time what the codec left out; None: as the codec needs",
+    )
     selection: Literal["all", "random"] = "random"
     target: Target | None = None
     privacy: Privacy = Privacy()

@@ -9,6 +9,7 @@ from central.service.ports import Modeler
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
 from updates.codecs import create
+from updates.feedback import memory_of
 
 
 class PluginError(ValueError):
@@ -37,7 +38,7 @@ class InstalledCatalog:
             )
             raise ValueError(message)
         self._modeler.check(submission)
-        create(submission.codec, submission.codec_params)
+        memory_of(create(submission.codec, submission.codec_params), submission.error_feedback)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
 
     def has_evaluation(self, data: DataDescription) -> bool:

@@ -30,7 +30,7 @@ from central.service.records import (
 )
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
@@ -38,7 +38,12 @@ MIGRATIONS = {
     "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT",
     3: "ALTER TABLE tasks ADD COLUMN graph_sha256 TEXT; "
     "CREATE INDEX tasks_by_graph ON tasks (graph_sha256)",
-    4: "ALTER TABLE contributions ADD COLUMN uplink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
+    4: "ALTER TABLE tasks ADD COLUMN lazy TEXT; "
+    "ALTER TABLE contributions ADD COLUMN reference INTEGER NOT NULL DEFAULT 0; "
+    "CREATE INDEX contributions_counted ON contributions (task, device, round) "
+    "WHERE settled = 'counted'; "
+    "CREATE INDEX rounds_committed ON rounds (task, round) WHERE model_sha256 IS NOT NULL",
+    5: "ALTER TABLE contributions ADD COLUMN uplink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
     "ALTER TABLE contributions ADD COLUMN downlink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
     "CREATE TABLE traffic (device TEXT PRIMARY KEY, boot INTEGER NOT NULL, "
     "sent_bytes INTEGER NOT NULL, received_bytes INTEGER NOT NULL) STRICT",
@@ -131,6 +136,25 @@ class SqliteStore:
         """Return a round's contributions in device order, without payloads."""
         tail = "WHERE task = ? AND round = ? ORDER BY device"
         return self._contributions(tail, (task, number))
+
+    def references(self, task: str, devices: Iterable[str], reach: int) -> dict[str, int]:
+        """Return the last counted round of each of these devices that has one.
+
+        Args:
+            task: The task.
+            devices: Their ids.
+            reach: How many committed rounds are looked back at.
+        """
+        rows = self._db.execute(
+            "SELECT name.value, max(one.round) FROM json_each(:devices) AS name "
+            "JOIN contributions AS one ON one.task = :task AND one.device = name.value "
+            "AND one.settled = 'counted' AND one.round >= ("
+            "SELECT min(round) FROM (SELECT round FROM rounds WHERE task = :task "
+            "AND model_sha256 IS NOT NULL ORDER BY round DESC LIMIT :reach)) "
+            "GROUP BY name.value",
+            {"task": task, "devices": json.dumps(sorted(devices)), "reach": reach},
+        )
+        return dict(rows.fetchall())
 
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""

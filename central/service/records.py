@@ -8,7 +8,7 @@ from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from schemas.base import WireMessage
 from schemas.ids import Sha256
-from schemas.messages import DataDescription, DeviceState, GatewayState
+from schemas.messages import DataDescription, DeviceState, GatewayState, LazyTerms
 from schemas.tasks import RoundSummary, TaskSubmission
 
 
@@ -50,6 +50,8 @@ class TaskRecord:
     model_sha256: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    #: What a lazy task's next round is told, committed with the round before it.
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class ContributionRecord:
     #: What its device sent and received for it, in whole MQTT packets.
     uplink_wire_bytes: int = 0
     downlink_wire_bytes: int = 0
+    #: The device's round that it builds on, where the task keeps a memory.
+    reference: int = 0
 
 
 @dataclass(frozen=True, slots=True)

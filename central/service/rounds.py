@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from central.core import rounds as core
 from central.core import tasks
+from central.core.lazy_sum import size_fault
+from central.service import memories
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.openings import Openings
@@ -100,7 +102,7 @@ class Rounds:
 
     # -- results of the heavy work -----------------------------------------------------------
 
-    def on_prepared(self, event: ModelPrepared, now_s: float) -> None:
+    def on_prepared(self, event: ModelPrepared, now_s: float) -> Iterator[Outgoing]:
         """Store what the first model fixed; the task may now open its first round."""
         task = self._desk.task(event.task)
         if task.progress.step != "preparing" or task.progress.is_final:
@@ -118,9 +120,11 @@ class Rounds:
             forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
-        self._desk.save_task(
-            replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
-        )
+        if memories.kind(task.submission) == "lazy":
+            fault = size_fault(task.min_clients, event.parameters)
+            progress = tasks.fail(progress, fault) if fault else progress
+        prepared = replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
+        yield from self._openings.end_if_final(prepared, now_s)
         failpoint("central.task.prepared")
 
     def _is_stored(self, event: ModelPrepared) -> bool:
@@ -145,7 +149,7 @@ class Rounds:
         failpoint("central.strategy.saved")
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
-        task = replace(task, model_sha256=event.sha256, progress=progress)
+        task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
         self._desk.save_task(task)
         failpoint("central.round.committed")
         yield from self._evaluate(task, event.round, now_s)

@@ -12,6 +12,7 @@ from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
 from central.core.traffic import NOTHING, Share
+from central.service import memories
 from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
 from central.service.desk import Desk
@@ -158,6 +159,9 @@ class Uploads:
             text = f"round: {offer.round} is {record.state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
         _check_plan(task, record, offer)
+        fault = memories.fault(self._desk.store, task, offer.device, offer.reference)
+        if fault is not None:
+            raise UpdateRefusedError(fault, "E_REFERENCE")
         return task, record
 
     def _fetch(
@@ -232,6 +236,7 @@ class Uploads:
             metrics=offer.metrics,
             uplink_wire_bytes=share.uplink_bytes,
             downlink_wire_bytes=share.downlink_bytes,
+            reference=offer.reference,
         )
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.adapters.job_encoding import Encoded, Encoder
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
@@ -33,11 +34,9 @@ from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
-from updates.codecs.registry import create
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 from updates.model_file import decode_model
-from updates.pipeline import encode_update
 
 F32 = NDArray[np.float32]
 
@@ -66,8 +65,8 @@ class JobRun:
         data: Its data sources by name.
         objects: Where global models lie.
         trainer_for: Returns the trainer of one job, by its plan and the name of its backend.
-        scratch: Where a large update lies until the loop takes it over; on the file system of
-            ``objects``.
+        scratch: Where a large update or memory lies until the loop takes it over; on the file
+            system of ``objects``.
         states: Keeps optimizers' states for tasks that ask for it.
         clock: Seconds, never jumping.
     """
@@ -99,7 +98,8 @@ class JobRun:
         failpoint("device.training.begun")
         layout, result = self._train(work, seed, progress, should_stop)
         failpoint("device.training.done")
-        payload = _encode(work.plan, layout, result.delta, seed)
+        encoded = self._encode(work, layout, result, seed)
+        payload = encoded.payload
         failpoint("device.update.encoded")
         manifest, digests = describe(payload)
         inline = manifest.size <= MAX_INLINE_BYTES
@@ -111,7 +111,22 @@ class JobRun:
             num_examples=result.num_examples,
             metrics=_finite(result.metrics),
             train_s=round(self.clock() - began_s, 3),
+            reference=encoded.reference,
+            memory=encoded.memory,
         )
+
+    def _encode(self, work: Work, layout: Layout, result: TrainingResult, seed: int) -> Encoded:
+        rng = np.random.default_rng((seed, _ENCODING))
+        encoder = Encoder(self.objects, self.scratch)
+        try:
+            return encoder.encode(work, layout, result.delta, result.num_examples, rng)
+        except CodecParameterError as error:
+            raise JobError(Refusal("codec", str(error))) from error
+        except PayloadError as error:
+            raise JobError(Refusal("training", str(error))) from error
+        except OSError as error:
+            reason = f"the task's memory cannot be written: {error}"
+            raise JobError(Refusal("storage", reason)) from error
 
     def _train(
         self,
@@ -158,17 +173,6 @@ def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:
         )
         raise JobError(Refusal("model", reason))
     return layout, parameters
-
-
-def _encode(plan: TrainingPlan, layout: Layout, delta: F32, seed: int) -> bytes:
-    rng = np.random.default_rng((seed, _ENCODING))
-    try:
-        codec = create(plan.codec, plan.codec_params)
-        return encode_update(delta, layout, codec, rng, plan.privacy.clip_norm)
-    except CodecParameterError as error:
-        raise JobError(Refusal("codec", str(error))) from error
-    except PayloadError as error:
-        raise JobError(Refusal("training", str(error))) from error
 
 
 def _write(payload: bytes, scratch: Path) -> Path:

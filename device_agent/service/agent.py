@@ -149,7 +149,8 @@ class Agent:
         wanted = parts.jobs.wanted_objects()
         parts.downloads.forget_all_but(wanted)
         graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
-        parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
+        offered, memories = parts.store.offered_objects(), parts.jobs.memory_objects()
+        parts.objects.keep_only({*wanted, *graphs, *offered, *memories})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
 

@@ -128,6 +128,7 @@ class Uploads:
             metrics=update.metrics,
             train_s=update.train_s,
             wire_bytes=self._traffic.told(),
+            reference=update.reference,
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail

@@ -11,6 +11,9 @@ LAYOUT = Layout.of({"a": (40,), "b": (4, 6)})
 DRAWS = 600
 #: A mean of so many draws is further away than this once in 1.7 million values.
 STANDARD_ERRORS = 5.0
+#: What happens to a value with a probability above 15 in so many draws happens at least once, all
+#: but three times in ten million; rarer steps may be missing, from the mean and the spread alike.
+UNSEEN = 15 / DRAWS
 
 
 def heavy_tailed(seed):
@@ -34,7 +37,8 @@ def test_the_mean_of_many_draws_is_the_update(codec):
     error = np.abs(draws.mean(axis=0) - vector)
     standard_error = draws.std(axis=0, ddof=1) / np.sqrt(DRAWS)
     rounding = 2.0**-15 * np.abs(vector).max()
-    assert (error <= STANDARD_ERRORS * standard_error + rounding).all()
+    seldom = np.where(standard_error == 0, UNSEEN * np.ptp(draws, axis=0).max(), 0)
+    assert (error <= STANDARD_ERRORS * standard_error + seldom + rounding).all()
 
 
 @of(lambda codec: codec.is_biased and codec.feedback != "forbidden")

@@ -12,7 +12,8 @@ from schemas.errors import PayloadError
 from updates.codecs import create, names
 from updates.codecs.header import HEADER_BYTES, pack
 from updates.codecs.registry import parameters
-from updates.codecs.topk import TopKCodec, largest_positions
+from updates.codecs.selection import largest_positions
+from updates.codecs.topk import TopKCodec
 from updates.errors import CodecParameterError, NonFiniteError
 from updates.layout import Layout
 
