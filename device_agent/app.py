@@ -22,6 +22,7 @@ from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
+from device_agent.adapters.upload_times import SqliteUploadTimes
 from device_agent.adapters.worker import TrainingWorker
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.agent import LOST, Agent, Parts
@@ -136,7 +137,15 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
     trainers = backends.Trainers(available, settings.models, settings.threads, providers)
     parts = settings.state_dir / "parts"
     states = OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes)
-    job_run = JobRun(settings.id, data, objects, trainers.of, parts, states)
+    job_run = JobRun(
+        settings.id,
+        data,
+        objects,
+        trainers.of,
+        parts,
+        states,
+        max_update_bytes=policy.max_update_bytes,
+    )
     worker = TrainingWorker(job_run, events)
     machine = LocalMachine(available, providers)
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
@@ -193,7 +202,8 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
     traffic = WorkTraffic(read_traffic)
-    uploads = Uploads(wire, device.objects, outbox, sender, traffic)
+    times = SqliteUploadTimes(device.connection)
+    uploads = Uploads(wire, device.objects, outbox, sender, traffic, times)
     statuses, surroundings = Statuses(wire), _surroundings(device)
     agent = Agent(
         Parts(

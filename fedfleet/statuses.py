@@ -85,8 +85,8 @@ def round_line(summary: RoundSummary, parameters: int) -> str:
     )
 
 
-def bytes_lines(status: TaskStatus) -> tuple[str, str]:
-    """Return what a task moved so far: updates and models, and all of it on the wire."""
+def bytes_lines(status: TaskStatus) -> tuple[str, ...]:
+    """Return what a task moved so far: updates and models, all of it on the wire, the codecs."""
     ratio, wire = number(status.uplink_ratio, digits=1), number(status.uplink_wire_ratio, digits=1)
     updates = (
         f"updates up {size(status.uplink_bytes)} ({ratio} x smaller than float32), "
@@ -96,7 +96,10 @@ def bytes_lines(status: TaskStatus) -> tuple[str, str]:
         f"on the wire up {size(status.uplink_wire_bytes)} ({wire} x smaller), "
         f"down {size(status.downlink_wire_bytes)}: whole MQTT packets of the devices"
     )
-    return updates, whole
+    if not status.codecs:
+        return updates, whole
+    counts = ", ".join(f"{name}: {count}" for name, count in sorted(status.codecs.items()))
+    return updates, whole, f"picked by devices in the last round: {counts}"
 
 
 def _ratio(summary: RoundSummary, parameters: int, sent_bytes: int) -> float | None:

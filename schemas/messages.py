@@ -290,6 +290,8 @@ class UpdateManifest(WireMessage):
     device: DeviceId
     object: ObjectManifest
     codec: Name
+    #: Of the codec that a device has picked; empty: those of the plan.
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     #: None: that of the base model, whose digest covers names and shapes.
     layout_sha256: Sha256 | None = None
     base_model_sha256: Sha256

@@ -197,6 +197,7 @@ class RoundSummary(WireMessage):
     downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
     uplink_wire_bytes: int = Field(default=0, ge=0, description="all that devices sent for it")
     downlink_wire_bytes: int = Field(default=0, ge=0, description="all that they received")
+    codecs: dict[str, int] = Field(default_factory=dict, description="updates by codec, with auto")
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
@@ -227,6 +228,8 @@ class TaskStatus(WireMessage):
     #: Bytes of the accepted updates as float32, over what they took encoded, and on the wire.
     uplink_ratio: float | None = None
     uplink_wire_ratio: float | None = None
+    #: Of the last ended round, in a task whose codec is ``auto``.
+    codecs: dict[str, int] = Field(default_factory=dict)
     updates_accepted: int = 0
     history: tuple[RoundSummary, ...] = ()
     ts: float = 0.0

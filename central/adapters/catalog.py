@@ -8,8 +8,7 @@ from central.core.strategies.base import Strategy
 from central.service.ports import Modeler
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
-from updates.codecs import create
-from updates.feedback import memory_of
+from updates.choice import task_memory
 
 
 class PluginError(ValueError):
@@ -38,7 +37,7 @@ class InstalledCatalog:
             )
             raise ValueError(message)
         self._modeler.check(submission)
-        memory_of(create(submission.codec, submission.codec_params), submission.error_feedback)
+        task_memory(submission.codec, submission.codec_params, submission.error_feedback)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
 
     def has_evaluation(self, data: DataDescription) -> bool:

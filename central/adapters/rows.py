@@ -18,7 +18,7 @@ from central.service.records import (
     Totals,
 )
 from schemas.messages import DeviceState, GatewayState, LazyTerms
-from schemas.tasks import RoundSummary, TaskSubmission
+from schemas.tasks import Parameter, RoundSummary, TaskSubmission
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
@@ -33,6 +33,7 @@ _SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _read_progress = lru_cache(256)(_PROGRESS.validate_json)
 _read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
+_PARAMS = TypeAdapter(dict[str, Parameter])
 _NAMES = TypeAdapter(tuple[str, ...])
 
 TASK_COLUMNS = (
@@ -45,7 +46,8 @@ ROUND_COLUMNS = (
 )
 CONTRIBUTION_COLUMNS = (
     "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
-    "settled, reason, uplink_wire_bytes, downlink_wire_bytes, reference"
+    "settled, reason, uplink_wire_bytes, downlink_wire_bytes, reference, "
+    "codec, codec_params"
 )
 
 
@@ -120,7 +122,7 @@ def round_row(record: RoundRecord) -> tuple[object, ...]:
 def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
     """Return the record of ``CONTRIBUTION_COLUMNS``."""
     head, (accepted_s, metrics, settled, reason, *told) = row[:8], row[8:]
-    uplink, downlink, reference = told
+    uplink, downlink, reference, codec, codec_params = told
     task, number, device, region, xfer, sha256, size, num_examples = head
     return ContributionRecord(
         task=task,
@@ -138,6 +140,8 @@ def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
         uplink_wire_bytes=int(uplink),
         downlink_wire_bytes=int(downlink),
         reference=int(reference),
+        codec=codec,
+        codec_params={} if codec_params is None else _PARAMS.validate_json(codec_params),
     )
 
 
@@ -159,6 +163,8 @@ def contribution_row(record: ContributionRecord) -> tuple[object, ...]:
         record.uplink_wire_bytes,
         record.downlink_wire_bytes,
         record.reference,
+        record.codec,
+        None if record.codec is None else _PARAMS.dump_json(record.codec_params).decode(),
     )
 
 

@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS contributions (
     reference INTEGER NOT NULL DEFAULT 0,
     uplink_wire_bytes INTEGER NOT NULL DEFAULT 0,
     downlink_wire_bytes INTEGER NOT NULL DEFAULT 0,
+    codec TEXT,
+    codec_params TEXT,
     PRIMARY KEY (task, round, device),
     FOREIGN KEY (task, round) REFERENCES rounds (task, round) ON DELETE CASCADE
 ) STRICT;

@@ -30,7 +30,7 @@ from central.service.records import (
 )
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
@@ -47,6 +47,8 @@ MIGRATIONS = {
     "ALTER TABLE contributions ADD COLUMN downlink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
     "CREATE TABLE traffic (device TEXT PRIMARY KEY, boot INTEGER NOT NULL, "
     "sent_bytes INTEGER NOT NULL, received_bytes INTEGER NOT NULL) STRICT",
+    6: "ALTER TABLE contributions ADD COLUMN codec TEXT; "
+    "ALTER TABLE contributions ADD COLUMN codec_params TEXT",
 }
 
 

@@ -1,6 +1,7 @@
 """A round's aggregate as a function of what is stored, for central and for its audit."""
 
 import hashlib
+import json
 import mmap
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -24,8 +25,11 @@ from central.core.strategies.base import (
 )
 from central.service.records import RoundRecord, TaskRecord
 from schemas.messages import LazyTerms
+from schemas.tasks import TaskSubmission
 from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
+from updates.choice import AUTO
 from updates.codecs import create
+from updates.codecs.base import Codec
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
 
@@ -84,8 +88,8 @@ class StoredRounds:
         layout, model = read_model(self.object_path(record.base_model_sha256))
         contributions = Contributions(model, self._contributions(task, record, layout))
         state = _load_state(stored) if stored else strategy.init(model)
-        codec = create(submission.codec, submission.codec_params)
-        if not codec.needs_reference:
+        codec = _lazy_codec(submission)
+        if codec is None:
             state, new = _run(lambda: run(strategy, state, contributions))
             return Aggregate(layout, new, _dump_state(state))
         state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
@@ -111,13 +115,19 @@ class StoredRounds:
             raise DatabaseCorruptError(Path(file), detail)
         return bytes(found[0])
 
+    def _codec(self, task: TaskRecord, picked: str | None, params: str | None) -> Codec:
+        """Return what one contribution is decoded with: its device's choice, or the task's."""
+        if picked is None:
+            return create(task.submission.codec, task.submission.codec_params)
+        return create(picked, json.loads(params or "{}"))
+
     def _contributions(
         self, task: TaskRecord, record: RoundRecord, layout: Layout
     ) -> tuple[Contribution, ...]:
         number = record.state.number
-        codec = create(task.submission.codec, task.submission.codec_params)
         query = (
-            "SELECT device, sha256, num_examples, reference FROM contributions "
+            "SELECT device, sha256, num_examples, reference, codec, codec_params "
+            "FROM contributions "
             "WHERE task = ? AND round = ?"
         )
         rows = {row[0]: row[1:] for row in self.database.execute(query, (task.task, number))}
@@ -130,12 +140,20 @@ class StoredRounds:
                 device,
                 rows[device][1],
                 layout,
-                codec,
+                self._codec(task, *rows[device][3:]),
                 loader(device),
                 reference=rows[device][2],
             )
             for device in record.contributors or ()
         )
+
+
+def _lazy_codec(submission: TaskSubmission) -> Codec | None:
+    """Return a task's codec if both ends hold what it is told against."""
+    if submission.codec == AUTO:
+        return None
+    codec = create(submission.codec, submission.codec_params)
+    return codec if codec.needs_reference else None
 
 
 def _run(work: Callable[[], _Result]) -> _Result:

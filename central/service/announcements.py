@@ -106,6 +106,7 @@ class Announcements:
             downlink_bytes=task.totals.downlink_bytes,
             uplink_wire_bytes=task.totals.uplink_wire_bytes,
             downlink_wire_bytes=task.totals.downlink_wire_bytes,
+            codecs=history[-1].summary.codecs if history and history[-1].summary else {},
             uplink_ratio=_ratio(task, task.totals.uplink_bytes),
             uplink_wire_ratio=_ratio(task, task.totals.uplink_wire_bytes),
             updates_accepted=task.totals.updates_accepted,

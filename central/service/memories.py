@@ -10,8 +10,8 @@ from central.service.ports import Store
 from central.service.records import TaskRecord
 from schemas.messages import Memory
 from schemas.tasks import TaskSubmission
-from updates.codecs import create
-from updates.feedback import REACH_ROUNDS, memory_of
+from updates.choice import task_memory
+from updates.feedback import REACH_ROUNDS
 
 
 def kind(submission: TaskSubmission) -> Memory:
@@ -20,8 +20,7 @@ def kind(submission: TaskSubmission) -> Memory:
     Raises:
         CodecParameterError: The codec is not known, or forbids what the task asks for.
     """
-    codec = create(submission.codec, submission.codec_params)
-    return memory_of(codec, submission.error_feedback)
+    return task_memory(submission.codec, submission.codec_params, submission.error_feedback)
 
 
 def references(store: Store, task: TaskRecord, devices: Iterable[str]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from central.core.tasks import TaskProgress
 from schemas.base import WireMessage
 from schemas.ids import Sha256
 from schemas.messages import DataDescription, DeviceState, GatewayState, LazyTerms
-from schemas.tasks import RoundSummary, TaskSubmission
+from schemas.tasks import Parameter, RoundSummary, TaskSubmission
 
 
 class ResolvedPlan(WireMessage):
@@ -90,6 +90,9 @@ class ContributionRecord:
     #: What its device sent and received for it, in whole MQTT packets.
     uplink_wire_bytes: int = 0
     downlink_wire_bytes: int = 0
+    #: What it is encoded with, where its device has picked that; None: as its task says.
+    codec: str | None = None
+    codec_params: dict[str, Parameter] = field(default_factory=dict)
     #: The device's round that it builds on, where the task keeps a memory.
     reference: int = 0
 

@@ -1,5 +1,6 @@
 """Rounds from opening to end: the core decides, this saves, sends and starts the heavy work."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from central.service.records import ResolvedPlan, RoundRecord, TaskRecord
 from schemas.tasks import RoundSummary
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from updates.choice import label
 
 
 class Rounds:
@@ -278,6 +280,7 @@ class Rounds:
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
             uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
             downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
+            codecs=Counter(label(row.codec, row.codec_params) for row in rows if row.codec),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)

@@ -23,11 +23,13 @@ from schemas.envelope import Frame
 from schemas.errors import IdentityError, WireError
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
+from schemas.tasks import Parameter, TaskSubmission
 from schemas.topics import Kind
 from transport.assembly import ObjectMismatchError
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
+from updates.choice import AUTO, accuracy_of, is_candidate
 from updates.codecs import create
 from updates.pipeline import check_update
 
@@ -219,7 +221,9 @@ class Uploads:
     ) -> Iterator[Outgoing]:
         task, _ = self._gate(offer)
         layout = self._desk.layout(task)
-        codec = create(task.submission.codec, task.submission.codec_params)
+        asked = task.submission
+        is_picked = asked.codec == AUTO
+        codec = create(*_named(offer if is_picked else asked))
         check_update(payload, layout, codec)
         share, counted = share_of(cost, self._desk.store.traffic(offer.device))
         record = ContributionRecord(
@@ -237,6 +241,8 @@ class Uploads:
             uplink_wire_bytes=share.uplink_bytes,
             downlink_wire_bytes=share.downlink_bytes,
             reference=offer.reference,
+            codec=offer.codec if is_picked else None,
+            codec_params=offer.codec_params if is_picked else {},
         )
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))
@@ -321,8 +327,13 @@ class Uploads:
 
 def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
     layout = task.plan.layout_sha256 if task.plan else None
+    asked, codec = task.submission, task.submission.codec
+    if codec == AUTO and is_candidate(
+        accuracy_of(asked.codec_params), offer.codec, offer.codec_params
+    ):
+        codec = offer.codec
     pairs = (
-        ("codec", offer.codec, task.submission.codec),
+        ("codec", offer.codec, codec),
         ("layout_sha256", offer.layout_sha256 or layout, layout),
         ("base_model_sha256", offer.base_model_sha256, record.base_model_sha256),
     )
@@ -330,6 +341,10 @@ def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) ->
         if got != expected:
             text = f"{field}: {got!r}, the round has {expected!r}"
             raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _named(one: UpdateManifest | TaskSubmission) -> tuple[str, dict[str, Parameter]]:
+    return one.codec, one.codec_params
 
 
 def _duplicate(offer: UpdateManifest, known: ContributionRecord) -> Receipt:

@@ -10,7 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
+from updates.choice import AUTO, Candidate, Choice, Circumstances, accuracy_of, choose
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 from updates.model_file import decode_model
@@ -69,6 +70,7 @@ class JobRun:
             system of ``objects``.
         states: Keeps optimizers' states for tasks that ask for it.
         clock: Seconds, never jumping.
+        max_update_bytes: The longest update that the owner allows; None: any.
     """
 
     device: str
@@ -78,11 +80,15 @@ class JobRun:
     scratch: Path
     states: OptimizerStates
     clock: Callable[[], float] = time.monotonic
+    max_update_bytes: int | None = None
 
     def run(
         self, work: Work, progress: Callable[[float], None], should_stop: Callable[[], bool]
     ) -> EncodedUpdate:
         """Train and encode; the same work always gives the same bytes.
+
+        With codec ``auto`` the same codec gives the same bytes; which one is taken depends on how
+        long the training took.
 
         Args:
             work: The job.
@@ -98,8 +104,11 @@ class JobRun:
         failpoint("device.training.begun")
         layout, result = self._train(work, seed, progress, should_stop)
         failpoint("device.training.done")
+        choice = self._choice(work, layout, self.clock() - began_s)
+        if choice is not None:
+            work = _with_codec(work, choice.candidate)
         encoded = self._encode(work, layout, result, seed)
-        payload = encoded.payload
+        payload = self._checked(encoded.payload)
         failpoint("device.update.encoded")
         manifest, digests = describe(payload)
         inline = manifest.size <= MAX_INLINE_BYTES
@@ -113,7 +122,29 @@ class JobRun:
             train_s=round(self.clock() - began_s, 3),
             reference=encoded.reference,
             memory=encoded.memory,
+            choice=None if choice is None else choice.candidate,
+            choice_reason=None if choice is None else choice.reason,
         )
+
+    def _choice(self, work: Work, layout: Layout, train_s: float) -> Choice | None:
+        """Return the codec for a task that leaves it to its devices; None: it names one."""
+        if work.plan.codec != AUTO:
+            return None
+        limit = self.max_update_bytes
+        seen = Circumstances(layout.size, train_s, work.rate_bytes_s, limit)
+        try:
+            return choose(accuracy_of(work.plan.codec_params), seen)
+        except CodecParameterError as error:
+            raise JobError(Refusal("codec", str(error))) from error
+
+    def _checked(self, payload: bytes) -> bytes:
+        if self.max_update_bytes is not None and len(payload) > self.max_update_bytes:
+            reason = (
+                f"max_update_bytes: the update has {len(payload)} bytes, "
+                f"at most {self.max_update_bytes} are allowed"
+            )
+            raise JobError(Refusal("policy", reason))
+        return payload
 
     def _encode(self, work: Work, layout: Layout, result: TrainingResult, seed: int) -> Encoded:
         rng = np.random.default_rng((seed, _ENCODING))
@@ -173,6 +204,11 @@ def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:
         )
         raise JobError(Refusal("model", reason))
     return layout, parameters
+
+
+def _with_codec(work: Work, one: Candidate) -> Work:
+    named = {"codec": one.codec_id, "codec_params": dict(one.params)}
+    return replace(work, plan=work.plan.model_copy(update=named))
 
 
 def _write(payload: bytes, scratch: Path) -> Path:

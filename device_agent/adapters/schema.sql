@@ -22,6 +22,12 @@ CREATE TABLE jobs (
     lazy TEXT,
     PRIMARY KEY (task, round)
 ) WITHOUT ROWID;
+-- What the last uploads took: until their receiver's first word.
+CREATE TABLE upload_times (
+    number INTEGER PRIMARY KEY,
+    size_bytes INTEGER NOT NULL,
+    seconds REAL NOT NULL
+);
 CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_created ON jobs (created_s);
 

@@ -13,7 +13,7 @@ from schemas.messages import LazyTerms, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
@@ -25,6 +25,8 @@ MIGRATIONS = {
     "CREATE TABLE memories (task TEXT NOT NULL, round INTEGER NOT NULL, sha256 TEXT NOT NULL, "
     "payload BLOB, error REAL NOT NULL, clock INTEGER NOT NULL, created_s REAL NOT NULL, "
     "PRIMARY KEY (task, round))",
+    5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
+    "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
 }
 
 _COLUMNS = (

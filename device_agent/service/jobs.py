@@ -41,6 +41,7 @@ from schemas.messages import Assignment, ObjectManifest, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
+from updates.choice import AUTO
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
@@ -124,6 +125,7 @@ class Jobs:
         if record is None:
             self._discard(update)
             return []
+        self._tell_choice(key, update)
         xfer = self._store_update(record, update, now_s)
         failpoint("device.update.stored")
         if xfer is None:
@@ -206,6 +208,12 @@ class Jobs:
             self._discard(update)
             return None
         return self._uploads.add(record, update, now_s)
+
+    def _tell_choice(self, key: JobKey, update: EncodedUpdate) -> None:
+        if update.choice is not None and update.choice_reason is not None:
+            label, reason = update.choice.label, update.choice_reason
+            _LOG.info("codec_chosen", task=key.task, round=key.round, codec=label, reason=reason)
+            self._statuses.explain(key, label, reason)
 
     def _discard(self, update: EncodedUpdate) -> None:
         self._uploads.discard(update)
@@ -330,6 +338,7 @@ class Jobs:
             record.reference,
             self._memories.of(record.key.task, record.reference),
             record.lazy,
+            self._uploads.rate_bytes_s() if record.plan.codec == AUTO else None,
         )
 
     def _backend(self, record: JobRecord) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from device_agent.core.job import JobKey, Refusal
 from learning.data.dataset import Dataset
 from schemas.messages import Capabilities, LazyTerms, ObjectManifest, TrainingPlan
+from updates.choice import Candidate
 from updates.layout import Layout
 
 F32 = NDArray[np.float32]
@@ -121,6 +122,7 @@ class Work:
         reference: The round whose memory the job builds on; 0: on none.
         memory: That memory.
         lazy: What central told for the rule of skipping, in a lazy task.
+        rate_bytes_s: What the link carried at least, of late; None: not known.
     """
 
     key: JobKey
@@ -131,6 +133,7 @@ class Work:
     reference: int = 0
     memory: Memory | None = None
     lazy: LazyTerms | None = None
+    rate_bytes_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,8 @@ class EncodedUpdate:
         train_s: How long training and encoding took.
         reference: The round whose memory it builds on; 0: on none.
         memory: What to hold for the next round if this one is counted; None: nothing.
+        choice: The codec that was picked, in a task whose codec is ``auto``.
+        choice_reason: Why.
     """
 
     manifest: ObjectManifest
@@ -156,6 +161,8 @@ class EncodedUpdate:
     train_s: float
     reference: int = 0
     memory: Memory | None = None
+    choice: Candidate | None = None
+    choice_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

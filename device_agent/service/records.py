@@ -1,10 +1,11 @@
 """Jobs as they are stored, and the port of their store."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
+from device_agent.core.link import Upload
 from device_agent.core.quota import Owed
 from device_agent.service.ports import Memory
 from schemas.messages import LazyTerms, ObjectManifest, ReceiptStatus, TrainingPlan
@@ -109,3 +110,13 @@ class MemoryStore(Protocol):
 
     def objects(self) -> Collection[str]:
         """Return the SHA-256 of every memory that is an object."""
+
+
+class UploadTimes(Protocol):
+    """What the last uploads took; every method runs inside the caller's transaction."""
+
+    def add(self, upload: Upload) -> None:
+        """Remember one upload, and forget those that are too many."""
+
+    def recent(self) -> Sequence[Upload]:
+        """Return the uploads that are remembered, the oldest first."""

@@ -33,11 +33,26 @@ class Statuses:
         self._waiting: dict[JobKey, _Word] = {}
         self._sent: dict[JobKey, _Word] = {}
         self._told_s: dict[JobKey, float] = {}
+        #: The last choice by task, and why it was made, for the jobs that tell it.
+        self._choices: dict[str, str] = {}
+        self._reasons: dict[JobKey, str] = {}
 
     def put(self, job: Job, now_s: float, progress: float | None = None) -> None:
         """Say how far a job is, as soon as it may be said; an older word is replaced."""
         last_s = self._told_s.setdefault(job.key, float("-inf") if job.has_ended else now_s)
         self._waiting[job.key] = _Word(job, progress, last_s + PACE_S)
+
+    def explain(self, key: JobKey, choice: str, reason: str) -> None:
+        """Give the words on a job a reason, if the task's jobs before it were done otherwise.
+
+        Args:
+            key: The job.
+            choice: What was chosen for it.
+            reason: Why.
+        """
+        if self._choices.get(key.task) != choice:
+            self._choices[key.task] = choice
+            self._reasons[key] = reason
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return the messages to publish now."""
@@ -46,7 +61,10 @@ class Statuses:
             self._sent[word.job.key] = word
             self._told_s.pop(word.job.key, None)
             self._told_s[word.job.key] = now_s
-        return [self._wire.status(word.job, word.progress) for word in words]
+        return [
+            self._wire.status(word.job, word.progress, self._reasons.get(word.job.key))
+            for word in words
+        ]
 
     def next_due_s(self) -> float | None:
         """Return when ``due`` may have something to say; None: not before ``put``."""
@@ -60,3 +78,7 @@ class Statuses:
         self._sent.clear()
         for key in list(self._told_s)[:-_PACED_JOBS]:
             del self._told_s[key]
+        for explained in list(self._reasons)[:-_PACED_JOBS]:
+            del self._reasons[explained]
+        for task in list(self._choices)[:-_PACED_JOBS]:
+            del self._choices[task]

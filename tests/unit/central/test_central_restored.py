@@ -181,6 +181,8 @@ def test_a_database_that_was_never_restored_goes_on_as_it_was(rig):
 
 _TO_VERSION_1 = (
     "DROP INDEX contributions_counted; DROP INDEX rounds_committed; "
+    "ALTER TABLE contributions DROP COLUMN codec; "
+    "ALTER TABLE contributions DROP COLUMN codec_params; "
     "DROP TABLE traffic; ALTER TABLE contributions DROP COLUMN uplink_wire_bytes; "
     "ALTER TABLE contributions DROP COLUMN downlink_wire_bytes; "
     "ALTER TABLE contributions DROP COLUMN reference; ALTER TABLE tasks DROP COLUMN lazy; "
