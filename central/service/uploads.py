@@ -29,7 +29,7 @@ from transport.assembly import ObjectMismatchError
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
-from updates.choice import AUTO, accuracy_of, is_candidate
+from updates.choice import AUTO, CANDIDATES, Accuracy, accuracy_of, is_candidate, label
 from updates.codecs import create
 from updates.pipeline import check_update
 
@@ -37,6 +37,8 @@ from updates.pipeline import check_update
 _PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
 #: A client whose move to another region is not yet known here is heard of within seconds.
 _MOVED_RETRY_S = 5.0
+#: Of a refusal, as a receipt may carry it.
+_MAX_TEXT = 500
 
 
 class UpdateRefusedError(WireError):
@@ -298,7 +300,7 @@ class Uploads:
             offer.device,
             status,
             error.code,
-            str(error)[:500],
+            str(error)[:_MAX_TEXT],
             now_s,
         )
         task = self._desk.store.task(offer.task)
@@ -327,11 +329,10 @@ class Uploads:
 
 def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
     layout = task.plan.layout_sha256 if task.plan else None
-    asked, codec = task.submission, task.submission.codec
-    if codec == AUTO and is_candidate(
-        accuracy_of(asked.codec_params), offer.codec, offer.codec_params
-    ):
-        codec = offer.codec
+    asked = task.submission
+    if asked.codec == AUTO:
+        _check_candidate(accuracy_of(asked.codec_params), offer)
+    codec = offer.codec if asked.codec == AUTO else asked.codec
     pairs = (
         ("codec", offer.codec, codec),
         ("layout_sha256", offer.layout_sha256 or layout, layout),
@@ -341,6 +342,14 @@ def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) ->
         if got != expected:
             text = f"{field}: {got!r}, the round has {expected!r}"
             raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _check_candidate(accuracy: Accuracy, offer: UpdateManifest) -> None:
+    if not is_candidate(accuracy, offer.codec, offer.codec_params):
+        named = label(offer.codec, offer.codec_params)
+        allowed = ", ".join(one.label for one in CANDIDATES[accuracy])
+        text = f"codec: {named!r}, accuracy {accuracy!r} takes one of {allowed}"
+        raise UpdateRefusedError(text, "E_PLAN")
 
 
 def _named(one: UpdateManifest | TaskSubmission) -> tuple[str, dict[str, Parameter]]:

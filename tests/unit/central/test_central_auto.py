@@ -44,14 +44,15 @@ def test_updates_in_different_codecs_make_one_model_and_are_counted_by_codec(rig
 
 
 def test_settings_are_kept_with_an_update(rig):
-    assignment = start(rig, "small", "a")
+    assignment = start(rig, "small", "a", "b")
     assert assignment.plan.memory == "feedback"
     candidate = CANDIDATES["small"][1]
-    assert pick(rig, "a", assignment, candidate).status == "accepted"
+    for device in ("a", "b"):
+        assert pick(rig, device, assignment, candidate).status == "accepted"
     kept = rig.store.contribution("t", assignment.round, "a")
     assert (kept.codec, kept.codec_params) == ("ecsq", {"bits": 0.1})
     rig.work()
-    assert rig.status("t").codecs == {"ecsq bits=0.1": 1}
+    assert rig.status("t").codecs == {"ecsq bits=0.1": 2}
 
 
 @pytest.mark.parametrize(
