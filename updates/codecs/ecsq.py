@@ -17,6 +17,7 @@ from updates.arrays import F32, peak, spans
 from updates.codecs import ecsq_body
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.ecsq_step import find_step, largest_step
+from updates.codecs.scaled_halves import times_power_of_two
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 
@@ -75,13 +76,14 @@ class EcsqCodec(Codec):
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng
         exponent = math.frexp(peak(vector))[1]
-        scaled = _times_power_of_two(vector, -exponent)
+        scaled = times_power_of_two(vector, -exponent)
         magnitudes = np.abs(scaled)
         largest = peak(scaled)
         step = find_step(magnitudes, self.bits) if largest > 0 else 1.0
         while True:
-            levels = np.rint(magnitudes / np.float32(step)).astype(np.int32)
-            body = ecsq_body.write(levels, scaled, exponent, step)
+            levels = magnitudes / np.float32(step)
+            np.rint(levels, out=levels)
+            body = ecsq_body.write(levels.astype(np.int32), scaled, exponent, step)
             if len(body) <= self._body_bound(layout):
                 return (body,)
             step = min(2 * step, float(np.float32(largest_step(largest))))
@@ -93,14 +95,6 @@ class EcsqCodec(Codec):
     def _body_bound(self, layout: Layout) -> int:
         bits = max(self.bits, _LARGEST_STEP_BITS) + _SPARE_BITS
         return _TABLES_BYTES + math.ceil(bits * layout.size / _BYTE_BITS)
-
-
-def _times_power_of_two(vector: F32, exponent: int) -> F32:
-    """Return a vector times ``2**exponent``; in two steps, since one factor could overflow."""
-    half = exponent // 2
-    scaled: F32 = vector * np.float32(math.ldexp(1, half))
-    scaled *= np.float32(math.ldexp(1, exponent - half))
-    return scaled
 
 
 def _sparse_blocks(opened: ecsq_body.Opened) -> Iterator[Block]:

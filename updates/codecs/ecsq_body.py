@@ -28,6 +28,7 @@ from updates.arrays import F32
 from updates.codecs import rans, rice, scaled_halves
 from updates.codecs.ecsq_tokens import (
     EXTRA_BITS,
+    LARGE,
     Levels,
     Tokens,
     check_tokens,
@@ -42,8 +43,11 @@ HEAD = struct.Struct("<IhBxfI")
 CENTROIDS = 8
 _ALL_CODED = 255
 #: A form that takes this much more is preferred if it is the faster one: positions apart.
-_WORTH = 1.02
+_WORTH = 1.01
+#: With more levels that are not zero their positions are not worth a try.
+_MOST_APART = 0.25
 _BYTE_BITS = 8
+_SIGN_BIT = np.uint32(31)
 _MAX_STEP, _MAX_CENTROID = 2.0, 16.0
 #: No scaled value decodes to 1, so none overflows.
 _BELOW_ONE = np.float32(1 - 2.0**-24)
@@ -73,39 +77,40 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
         exponent: Of the largest magnitude.
         step: Of the quantizer, in scaled values.
     """
-    positions = np.flatnonzero(levels).astype(np.int64, copy=False)
+    symbols = tokens_of(levels)
+    positions = np.flatnonzero(symbols).astype(np.int64, copy=False)
     if positions.size == 0:
         return HEAD.pack(0, 0, _ALL_CODED, 0.0, 0)
-    kept, values = levels[positions], scaled[positions]
-    tokens = tokens_of(kept)
-    plain = np.packbits(values < 0, bitorder="little").tobytes() + pack_extra(kept, tokens)
-    form, symbols, places = _form(levels.size, positions, tokens)
-    if form == _ALL_CODED:
-        symbols = tokens_of(levels)
+    tokens, values = symbols.take(positions), scaled.take(positions)
+    plain = np.packbits(values < 0, bitorder="little").tobytes() + pack_extra(levels, symbols)
+    form, places = _form(levels.size, positions, tokens)
+    if form != _ALL_CODED:
+        symbols = tokens - np.uint8(1)
     counts = np.bincount(symbols)
     around = rans.ideal_bits(counts) / _BYTE_BITS + len(plain) + len(places)
     code, carried = rans.encode(symbols, counts, plain, around)
     head = HEAD.pack(positions.size, exponent, form, step, len(code))
-    centroids = _centroids(kept, np.abs(values), step)[: int(tokens.max())]
+    centroids = _centroids(tokens, np.abs(values, out=values), step)[: int(tokens.max())]
     return b"".join((head, code, centroids.tobytes(), plain[carried:], places))
 
 
-def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, Tokens, bytes]:
-    """Return the form, the symbols to code, unless all are, and the code of the positions."""
-    if 2 * positions.size > size:
-        return _ALL_CODED, tokens, b""
+def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, bytes]:
+    """Return the form and the code of the positions, if they are apart."""
+    if positions.size > _MOST_APART * size:
+        return _ALL_CODED, b""
     counts = np.bincount(tokens)
     apart = rans.ideal_bits(counts)
     counts[0] = size - positions.size
     parameter = rice.best_parameter(positions.size, size)
     places = rice.encode_positions(positions, parameter)
-    if apart + _BYTE_BITS * len(places) > _WORTH * rans.ideal_bits(counts):
-        return _ALL_CODED, tokens, b""
-    return parameter, tokens - np.uint8(1), places
+    together = _WORTH * rans.ideal_bits(counts) + _BYTE_BITS * rans.least_lanes(size)
+    if apart + _BYTE_BITS * len(places) > together:
+        return _ALL_CODED, b""
+    return parameter, places
 
 
-def _centroids(levels: Levels, magnitudes: F32, step: float) -> NDArray[np.float16]:
-    small = np.minimum(levels, CENTROIDS + 1)
+def _centroids(tokens: Tokens, magnitudes: F32, step: float) -> NDArray[np.float16]:
+    small = np.minimum(tokens, CENTROIDS + 1)
     numbers = np.bincount(small, minlength=CENTROIDS + 2)[1:-1]
     sums = np.bincount(small, weights=magnitudes, minlength=CENTROIDS + 2)[1:-1]
     plain = np.arange(1.0, CENTROIDS + 1)
@@ -194,13 +199,13 @@ def _values(
 ) -> F32:
     signs = (tokens.size + _BYTE_BITS - 1) // _BYTE_BITS
     packed = np.frombuffer(plain[:signs], dtype=np.uint8)
-    negative = np.unpackbits(packed, count=tokens.size, bitorder="little").view(bool)
+    negative = np.unpackbits(packed, count=tokens.size, bitorder="little")
     by_token = np.arange(1 + EXTRA_BITS.size, dtype=np.float32)
     by_token[1 : 1 + centroids.size] = centroids
-    values = by_token[tokens]
-    large = np.flatnonzero(EXTRA_BITS[tokens])
+    values = by_token.take(tokens)
+    large = np.flatnonzero(tokens >= LARGE)
     values[large] = levels_of(tokens[large], plain[signs:])
     values *= np.float32(step)
     np.minimum(values, _BELOW_ONE, out=values)
-    np.negative(values, out=values, where=negative)
-    return np.ldexp(values, exponent)
+    values.view(np.uint32)[...] |= negative.astype(np.uint32) << _SIGN_BIT
+    return scaled_halves.times_power_of_two(values, exponent)

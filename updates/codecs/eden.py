@@ -22,6 +22,7 @@ from updates.codecs.eden_levels import LEVELS
 from updates.codecs.header import require_body_length
 from updates.codecs.public_random import SEED, draw_seed
 from updates.codecs.rotation import block_sizes, rotate, rotate_back, round_seeds
+from updates.codecs.scaled_halves import times_power_of_two
 from updates.codecs.sparse_parameters import check_flag
 from updates.errors import CodecParameterError, NonFiniteError
 from updates.layout import Layout
@@ -113,7 +114,7 @@ class EdenCodec(Codec):
     def _quantize(self, values: F32, seeds: Sequence[int], start: int, codes: _Codes) -> float:
         """Fill in the codes of one block and return its scale."""
         exponent = math.frexp(peak(values))[1]
-        rotated = rotate(np.ldexp(values, -exponent), seeds, start, codes.size)
+        rotated = rotate(times_power_of_two(values, -exponent), seeds, start, codes.size)
         energy = _dot(rotated, rotated)
         if energy == 0:
             return 0.0

@@ -3,7 +3,8 @@
 Symbol number i belongs to lane ``i % lanes``; each lane is a coder of its own, all lanes take one
 step at once in numpy, and their words go into one stream in the order in which they are read. A
 lane's first state has room for two bytes that are no symbols: ``ballast``, of which the caller has
-some anyway (signs), so that a lane costs one byte and not three, and there can be many.
+some anyway (signs), so that a lane costs one byte and not three, and there can be many. There is
+at least one lane for 1024 symbols: where nearly all are the same one, ``rice`` is shorter.
 
 Wire layout: number of lanes (u16 LE); the frequencies (``rans_frequencies``); for each lane its
 state (u32 LE); the words (u16 LE). A symbol takes the logarithm of its frequency.
@@ -65,6 +66,11 @@ def size_bound(count: int) -> int:
     return _LANES.size + MAX_FREQUENCIES_BYTES + states + _WORD_BYTES * count
 
 
+def least_lanes(count: int) -> int:
+    """Return how many lanes any code of ``count`` symbols has; each costs about a byte."""
+    return min(_MAX_LANES, -(-count // _MAX_ROWS))
+
+
 def encode(
     symbols: Symbols, counts: NDArray[np.integer], ballast: bytes, payload_bytes: float
 ) -> tuple[bytes, int]:
@@ -78,7 +84,7 @@ def encode(
     """
     frequencies = quantize(counts)
     wanted = int(payload_bytes / _BYTES_A_LANE)
-    lanes = min(max(wanted, _least_lanes(symbols.size)), _most_lanes(symbols.size))
+    lanes = min(max(wanted, least_lanes(symbols.size)), _most_lanes(symbols.size))
     taken = min(len(ballast), LANE_BALLAST_BYTES * lanes)
     carried = ballast[:taken].ljust(LANE_BALLAST_BYTES * lanes, b"\0")
     states = np.frombuffer(carried, dtype="<u2").astype(np.uint32) + np.uint32(STATE_FLOOR)
@@ -111,17 +117,13 @@ def decode(code: memoryview, count: int) -> Decoded:
     return Decoded(symbols, frequencies.size, states.astype("<u2").tobytes())
 
 
-def _least_lanes(count: int) -> int:
-    return min(_MAX_LANES, -(-count // _MAX_ROWS))
-
-
 def _most_lanes(count: int) -> int:
     return min(_MAX_LANES, -(-count // _LEAST_ROWS))
 
 
 def _checked_lanes(code: memoryview, count: int) -> int:
     lanes: int = _LANES.unpack_from(code)[0]
-    least, most = _least_lanes(count), _most_lanes(count)
+    least, most = least_lanes(count), _most_lanes(count)
     if not least <= lanes <= most:
         message = f"symbols: {lanes} lanes, {least} to {most} are possible"
         raise PayloadError(message)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import PayloadError
+from updates.arrays import BLOCK_VALUES
 from updates.codecs.rans_frequencies import TOTAL, TOTAL_BITS, Frequencies
 
 U8: TypeAlias = NDArray[np.uint8]
@@ -26,19 +27,17 @@ _SLOT_BITS = np.uint32(TOTAL_BITS)
 _SLOT_MASK = np.uint32(TOTAL - 1)
 _BIAS_BITS = np.uint32(16)
 _LOW_HALF = np.uint32(0xFFFF)
-#: Steps whose frequencies are looked up together.
-_ROWS_AT_ONCE = 64
 
 
 def encode_rows(symbols: U8, frequencies: Frequencies, states: U32) -> U16:
     """Return the words in the order in which they are read; take the states from first to last."""
     lanes = states.size
-    rows = -(-symbols.size // lanes)
+    at_once = lanes * max(1, BLOCK_VALUES // lanes)
     starts = np.cumsum(frequencies, dtype=np.uint32) - frequencies
     parts = []
-    for first in reversed(range(0, rows, _ROWS_AT_ONCE)):
-        chunk = symbols[first * lanes : (first + _ROWS_AT_ONCE) * lanes]
-        parts.append(_encode_chunk(chunk, states, frequencies[chunk], starts[chunk]))
+    for first in reversed(range(0, symbols.size, at_once)):
+        chunk = symbols[first : first + at_once]
+        parts.append(_encode_chunk(chunk, states, frequencies.take(chunk), starts.take(chunk)))
     return np.concatenate(parts[::-1])
 
 
