@@ -26,6 +26,7 @@ from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
 
 Text = Annotated[str, StringConstraints(max_length=500)]
 ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+ByteCount = Annotated[int, Field(ge=0, lt=1 << 53)]
 RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -141,6 +142,11 @@ class GatewayState(WireMessage):
     parked: int = Field(default=0, ge=0, description="messages that it could not handle")
 
 
+#: What a device keeps from one of its rounds to the next: nothing, what the codec left out of its
+#: updates, or the vector that both ends hold and that updates are told as differences to.
+Memory = Literal["none", "feedback", "lazy"]
+
+
 class TrainingPlan(WireMessage):
     """All that a client needs to train and to encode its update."""
 
@@ -154,6 +160,7 @@ class TrainingPlan(WireMessage):
     training: Annotated[Training, _without_unknown(Training)] = Training()
     codec: Name
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    memory: Memory = "none"
     privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
     requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
 
@@ -168,8 +175,19 @@ class Settlement(WireMessage):
     reason: Text | None = None
 
 
+class LazyTerms(WireMessage):
+    """What a device needs to decide whether its round may be skipped (``updates.lazy``)."""
+
+    threshold: float = Field(ge=0, description="squared norm that a change must exceed")
+    examples: int = Field(ge=1, description="of all devices whose updates central holds")
+
+
 class Assignment(WireMessage):
     """One round's work for one region; devices that are not in ``cohort`` ignore it.
+
+    ``references`` says for each device of ``cohort`` which of its rounds was counted last, 0 for
+    none; it is empty where the plan's memory is ``none``. A device builds on what it kept of that
+    round and forgets the others; without it, it begins anew.
 
     ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
     the same in every round, for devices that train with it; never inline. The frame's tail is the
@@ -186,9 +204,18 @@ class Assignment(WireMessage):
     model: ObjectManifest
     settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
     graph: ObjectManifest | None = None
+    references: tuple[RoundNumber, ...] = Field(default=(), max_length=MAX_COHORT)
+    lazy: LazyTerms | None = None
+
+    def reference(self, device: DeviceId) -> int:
+        """Return the round of a device of the cohort that was counted last; 0: none is told."""
+        told = dict(zip(self.cohort, self.references, strict=False))
+        return told.get(device, 0)
 
     def fault(self, tail_bytes: int) -> str | None:
-        """Return what is wrong with the manifests, or with a tail of so many bytes."""
+        """Return what is wrong with the lists and manifests, or with a tail of so many bytes."""
+        if self.references and len(self.references) != len(self.cohort):
+            return f"references: {len(self.references)}, the cohort has {len(self.cohort)}"
         if self.graph is not None and self.graph.inline:
             return "graph: inline, it must be pulled"
         if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
@@ -263,11 +290,18 @@ class UpdateManifest(WireMessage):
     device: DeviceId
     object: ObjectManifest
     codec: Name
-    layout_sha256: Sha256
+    #: Of the codec that a device has picked; empty: those of the plan.
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    #: None: that of the base model, whose digest covers names and shapes.
+    layout_sha256: Sha256 | None = None
     base_model_sha256: Sha256
     num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
     metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)
     train_s: float = Field(default=0.0, ge=0)
+    #: Sent and received on the device's session for its jobs since its boot began, before this.
+    wire_bytes: tuple[ByteCount, ByteCount] | None = None
+    #: The round of this device that it builds on; 0: on none, it begins anew.
+    reference: RoundNumber = 0
 
 
 class Need(WireMessage):

@@ -150,6 +150,10 @@ class TaskSubmission(PersonMessage):
     strategy_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     codec: Name = "int8"
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    error_feedback: bool | None = Field(
+        default=None,
+        description="send next time what the codec left out; None: as the codec needs",
+    )
     selection: Literal["all", "random"] = "random"
     target: Target | None = None
     privacy: Privacy = Privacy()
@@ -191,6 +195,9 @@ class RoundSummary(WireMessage):
     seconds: float = Field(default=0.0, ge=0)
     uplink_bytes: int = Field(default=0, ge=0, description="encoded updates, as accepted")
     downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
+    uplink_wire_bytes: int = Field(default=0, ge=0, description="all that devices sent for it")
+    downlink_wire_bytes: int = Field(default=0, ge=0, description="all that they received")
+    codecs: dict[str, int] = Field(default_factory=dict, description="updates by codec, with auto")
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
@@ -216,6 +223,13 @@ class TaskStatus(WireMessage):
     parameters: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
+    #: Bytes of the accepted updates as float32, over what they took encoded, and on the wire.
+    uplink_ratio: float | None = None
+    uplink_wire_ratio: float | None = None
+    #: Of the last ended round, in a task whose codec is ``auto``.
+    codecs: dict[str, int] = Field(default_factory=dict)
     updates_accepted: int = 0
     history: tuple[RoundSummary, ...] = ()
     ts: float = 0.0

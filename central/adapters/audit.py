@@ -193,11 +193,12 @@ class Books:
                 continue
             number = record.state.number
             try:
-                layout, model, state = self._rounds.aggregate(task, record, state)
+                again = self._rounds.aggregate(task, record, state)
             except _UNREADABLE as error:
                 found.findings.append(f"round {number}: cannot be aggregated again: {error!r}")
                 return
-            found.recomputed[number] = model_parts(layout, model)[2]
+            state = again.state
+            found.recomputed[number] = model_parts(again.layout, again.model)[2]
             if found.recomputed[number] != record.model_sha256:
                 found.findings.append(
                     f"round {number}: aggregated again it gives {found.recomputed[number]}, "

@@ -8,7 +8,7 @@ from central.core.strategies.base import Strategy
 from central.service.ports import Modeler
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
-from updates.codecs import create
+from updates.choice import task_memory
 
 
 class PluginError(ValueError):
@@ -37,7 +37,7 @@ class InstalledCatalog:
             )
             raise ValueError(message)
         self._modeler.check(submission)
-        create(submission.codec, submission.codec_params)
+        task_memory(submission.codec, submission.codec_params, submission.error_feedback)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
 
     def has_evaluation(self, data: DataDescription) -> bool:

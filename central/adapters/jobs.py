@@ -134,13 +134,14 @@ class Jobs:
         with closing(self._open_database()) as database:
             rounds = StoredRounds(database, self._objects.check, self._strategies)
             try:
-                layout, new, state = rounds.aggregate(task, job.round, job.state)
+                found = rounds.aggregate(task, job.round, job.state)
             except StrategyError as error:
                 return JobFailed(job, str(error))
         failpoint("central.aggregation.computed")
-        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
+        key = f"{task.task}-{number}-{self._life}"
+        sha256, _ = store_model(self._objects, found.layout, found.model, key)
         failpoint("central.aggregation.stored")
-        return RoundAggregated(task.task, number, sha256, state)
+        return RoundAggregated(task.task, number, sha256, found.state, found.lazy)
 
     def _evaluate(self, job: EvaluateModel) -> JobEvent:
         task = job.task

@@ -1,15 +1,18 @@
 """A round's aggregate as a function of what is stored, for central and for its audit."""
 
 import hashlib
+import json
 import mmap
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core.lazy_sum import may_skip, run_lazily
 from central.core.strategies import registry
 from central.core.strategies.base import (
     F32,
@@ -21,10 +24,33 @@ from central.core.strategies.base import (
     run,
 )
 from central.service.records import RoundRecord, TaskRecord
+from schemas.messages import LazyTerms
+from schemas.tasks import TaskSubmission
 from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
+from updates.choice import AUTO
 from updates.codecs import create
+from updates.codecs.base import Codec
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """What a round's contributions give.
+
+    Attributes:
+        layout: The model's.
+        model: The new model, shape ``(layout.size,)``.
+        state: The strategy's state after the round.
+        lazy: What a lazy task's next round is told; None: nothing.
+    """
+
+    layout: Layout
+    model: F32
+    state: bytes
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +67,7 @@ class StoredRounds:
     object_path: Callable[[str], Path]
     strategies: Mapping[str, Callable[..., Strategy]]
 
-    def aggregate(
-        self, task: TaskRecord, record: RoundRecord, stored: bytes | None
-    ) -> tuple[Layout, F32, bytes]:
+    def aggregate(self, task: TaskRecord, record: RoundRecord, stored: bytes | None) -> Aggregate:
         """Aggregate the frozen contributions of a round.
 
         Args:
@@ -51,11 +75,9 @@ class StoredRounds:
             record: The round.
             stored: The strategy's state before this round; None before the first one.
 
-        Returns:
-            The model's layout, the new model, and the strategy's state after this round.
-
         Raises:
-            StrategyError: The strategy raised, or gave what is no model.
+            StrategyError: The strategy raised, or gave what is no model; or the vectors of a lazy
+                task's devices are too much.
             OSError: A model or an update is not where it should be.
             PayloadError: One is not what its digest says.
         """
@@ -66,8 +88,13 @@ class StoredRounds:
         layout, model = read_model(self.object_path(record.base_model_sha256))
         contributions = Contributions(model, self._contributions(task, record, layout))
         state = _load_state(stored) if stored else strategy.init(model)
-        state, new = _run(strategy, state, contributions)
-        return layout, new, _dump_state(state)
+        codec = _lazy_codec(submission)
+        if codec is None:
+            state, new = _run(lambda: run(strategy, state, contributions))
+            return Aggregate(layout, new, _dump_state(state))
+        state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
+        told = LazyTerms(threshold=terms.threshold, examples=terms.examples)
+        return Aggregate(layout, new, _dump_state(state), told if may_skip(codec) else None)
 
     def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
         """Return the bytes of one contribution: from its row, else from its file.
@@ -88,13 +115,20 @@ class StoredRounds:
             raise DatabaseCorruptError(Path(file), detail)
         return bytes(found[0])
 
+    def _codec(self, task: TaskRecord, picked: str | None, params: str | None) -> Codec:
+        """Return what one contribution is decoded with: its device's choice, or the task's."""
+        if picked is None:
+            return create(task.submission.codec, task.submission.codec_params)
+        return create(picked, json.loads(params or "{}"))
+
     def _contributions(
         self, task: TaskRecord, record: RoundRecord, layout: Layout
     ) -> tuple[Contribution, ...]:
         number = record.state.number
-        codec = create(task.submission.codec, task.submission.codec_params)
         query = (
-            "SELECT device, sha256, num_examples FROM contributions WHERE task = ? AND round = ?"
+            "SELECT device, sha256, num_examples, reference, codec, codec_params "
+            "FROM contributions "
+            "WHERE task = ? AND round = ?"
         )
         rows = {row[0]: row[1:] for row in self.database.execute(query, (task.task, number))}
 
@@ -102,15 +136,30 @@ class StoredRounds:
             return lambda: self.payload(task.task, number, device, rows[device][0])
 
         return tuple(
-            Contribution(device, rows[device][1], layout, codec, loader(device))
+            Contribution(
+                device,
+                rows[device][1],
+                layout,
+                self._codec(task, *rows[device][3:]),
+                loader(device),
+                reference=rows[device][2],
+            )
             for device in record.contributors or ()
         )
 
 
-def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
+def _lazy_codec(submission: TaskSubmission) -> Codec | None:
+    """Return a task's codec if both ends hold what it is told against."""
+    if submission.codec == AUTO:
+        return None
+    codec = create(submission.codec, submission.codec_params)
+    return codec if codec.needs_reference else None
+
+
+def _run(work: Callable[[], _Result]) -> _Result:
     """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
     try:
-        return run(strategy, state, contributions)
+        return work()
     except StrategyError as error:
         failure = error
     cause = failure.__cause__

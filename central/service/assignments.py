@@ -7,6 +7,7 @@ in between that could be true while the device knows nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from central.service import memories
 from central.service.desk import Desk
 from central.service.records import RoundRecord, TaskRecord
 from schemas.limits import MAX_COHORT
@@ -31,6 +32,8 @@ _KEPT_MANIFESTS = 16
 _MAX_SETTLED = 2
 #: Settlements in one answer, as ``NoJob.settled`` allows.
 _MAX_ANSWERED = 8
+#: In a header, at most: an id in a list, and a round's number.
+_ID_BYTES, _NUMBER_BYTES = 35, 11
 
 
 @dataclass(slots=True)
@@ -149,6 +152,8 @@ class Assignments:
     ) -> Outgoing:
         manifest, tail = self._manifest(record.base_model_sha256, inline=True)
         graph, digests = self._graph(task)
+        references = memories.references(self._desk.store, task, members)
+        settled = self._settled_before(task.task, region)
         body = Assignment(
             task=task.task,
             round=record.state.number,
@@ -157,8 +162,10 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=self._settled_before(task.task, region),
+            settled=settled if _has_room(members, references, settled) else (),
             graph=graph,
+            references=references,
+            lazy=task.lazy,
         )
         frame = self._desk.frames.frame(
             body,
@@ -249,6 +256,14 @@ def _that_fit(settlements: list[Settlement]) -> tuple[Settlement, ...]:
     return tuple(fitting.values())
 
 
+def _has_room(
+    cohort: tuple[str, ...], references: tuple[int, ...], settled: tuple[Settlement, ...]
+) -> bool:
+    """Tell whether the header has room for settlements too; devices ask for what is left out."""
+    ids = len(cohort) + sum(len(one.counted) + len(one.discarded) for one in settled)
+    return _ID_BYTES * ids + _NUMBER_BYTES * len(references) <= 2 * MAX_COHORT * _ID_BYTES
+
+
 def _plan(task: TaskRecord) -> TrainingPlan:
     if task.plan is None:
         message = f"task {task.task} has an open round but no plan"
@@ -265,6 +280,7 @@ def _plan(task: TaskRecord) -> TrainingPlan:
         training=asked.training,
         codec=asked.codec,
         codec_params=asked.codec_params,
+        memory=memories.kind(asked),
         privacy=asked.privacy,
         requires=asked.requires,
     )

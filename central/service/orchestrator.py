@@ -149,7 +149,7 @@ class Orchestrator:
         self._desk.delayed.clear()  # a job has ended, so the disk is not full
         match event:
             case ModelPrepared():
-                self._rounds.on_prepared(event, now_s)
+                yield from self._rounds.on_prepared(event, now_s)
             case RoundAggregated():
                 yield from self._rounds.on_aggregated(event, now_s)
             case ModelEvaluated():

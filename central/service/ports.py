@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from central.core.traffic import Counted
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
@@ -17,7 +18,7 @@ from central.service.records import (
     RoundRecord,
     TaskRecord,
 )
-from schemas.messages import DataDescription
+from schemas.messages import DataDescription, LazyTerms
 from schemas.tasks import TaskSubmission
 from updates.layout import Layout
 
@@ -63,11 +64,26 @@ class Store(Protocol):
     def contributions(self, task: str, number: int) -> list[ContributionRecord]:
         """Return a round's contributions in device order, without payloads."""
 
+    def references(self, task: str, devices: Iterable[str], reach: int) -> Mapping[str, int]:
+        """Return the last counted round of each of these devices that has one.
+
+        Args:
+            task: The task.
+            devices: Their ids.
+            reach: How many committed rounds are looked back at.
+        """
+
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""
 
     def refusal(self, xfer: str) -> Refusal | None:
         """Return the final no to a transfer, if there was one."""
+
+    def traffic(self, device: str) -> Counted | None:
+        """Return up to where a device's bytes are counted; None: none are yet."""
+
+    def save_traffic(self, device: str, counted: Counted) -> None:
+        """Store up to where a device's bytes are counted."""
 
     def add_refusal(self, refusal: Refusal) -> bool:
         """Remember a final no; False when it is known."""
@@ -199,6 +215,8 @@ class RoundAggregated:
     round: int
     sha256: str
     state: bytes
+    #: What a lazy task's next round is told.
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)

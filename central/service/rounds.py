@@ -1,10 +1,13 @@
 """Rounds from opening to end: the core decides, this saves, sends and starts the heavy work."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from central.core import rounds as core
 from central.core import tasks
+from central.core.lazy_sum import size_fault
+from central.service import memories
 from central.service.assignments import Assignments
 from central.service.desk import Desk
 from central.service.openings import Openings
@@ -22,6 +25,7 @@ from central.service.records import ResolvedPlan, RoundRecord, TaskRecord
 from schemas.tasks import RoundSummary
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from updates.choice import label
 
 
 class Rounds:
@@ -100,7 +104,7 @@ class Rounds:
 
     # -- results of the heavy work -----------------------------------------------------------
 
-    def on_prepared(self, event: ModelPrepared, now_s: float) -> None:
+    def on_prepared(self, event: ModelPrepared, now_s: float) -> Iterator[Outgoing]:
         """Store what the first model fixed; the task may now open its first round."""
         task = self._desk.task(event.task)
         if task.progress.step != "preparing" or task.progress.is_final:
@@ -118,9 +122,11 @@ class Rounds:
             forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
-        self._desk.save_task(
-            replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
-        )
+        if memories.kind(task.submission) == "lazy":
+            fault = size_fault(task.min_clients, event.parameters)
+            progress = tasks.fail(progress, fault) if fault else progress
+        prepared = replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
+        yield from self._openings.end_if_final(prepared, now_s)
         failpoint("central.task.prepared")
 
     def _is_stored(self, event: ModelPrepared) -> bool:
@@ -145,7 +151,7 @@ class Rounds:
         failpoint("central.strategy.saved")
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
-        task = replace(task, model_sha256=event.sha256, progress=progress)
+        task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
         self._desk.save_task(task)
         failpoint("central.round.committed")
         yield from self._evaluate(task, event.round, now_s)
@@ -272,6 +278,9 @@ class Rounds:
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+            uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
+            downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
+            codecs=Counter(label(row.codec, row.codec_params) for row in rows if row.codec),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)

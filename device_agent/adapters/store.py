@@ -9,22 +9,29 @@ from typing import Any
 from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
 from device_agent.core.quota import Owed
 from device_agent.service.records import JobRecord, Outcome
-from schemas.messages import ObjectManifest, TrainingPlan
+from schemas.messages import LazyTerms, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
     2: "ALTER TABLE jobs ADD COLUMN receipt TEXT",
     3: "ALTER TABLE jobs ADD COLUMN graph TEXT; ALTER TABLE jobs ADD COLUMN graph_digests BLOB; "
     "CREATE INDEX jobs_created ON jobs (created_s)",
+    4: "ALTER TABLE jobs ADD COLUMN reference INTEGER NOT NULL DEFAULT 0; "
+    "ALTER TABLE jobs ADD COLUMN lazy TEXT; "
+    "CREATE TABLE memories (task TEXT NOT NULL, round INTEGER NOT NULL, sha256 TEXT NOT NULL, "
+    "payload BLOB, error REAL NOT NULL, clock INTEGER NOT NULL, created_s REAL NOT NULL, "
+    "PRIMARY KEY (task, round))",
+    5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
+    "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
 }
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
-    "created_s, settled, receipt, graph, graph_digests"
+    "created_s, settled, receipt, graph, graph_digests, reference, lazy"
 )
 
 
@@ -170,12 +177,15 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         record.receipt,
         None if record.graph is None else record.graph.model_dump_json(),
         record.graph_digests,
+        record.reference,
+        None if record.lazy is None else record.lazy.model_dump_json(),
     )
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     task, number, state, code, reason, starts, xfer, plan, model, *rest = row
-    digests, deadline_s, created_s, settled, receipt, graph, graph_digests = rest
+    digests, deadline_s, created_s, settled, receipt, *more = rest
+    graph, graph_digests, reference, lazy = more
     cause = None if code is None else Refusal(code, reason)
     return JobRecord(
         job=Job(JobKey(task, number), JobState(state), cause, starts, xfer),
@@ -188,4 +198,6 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         receipt=receipt,
         graph=None if graph is None else ObjectManifest.model_validate_json(graph),
         graph_digests=graph_digests or b"",
+        reference=int(reference),
+        lazy=None if lazy is None else LazyTerms.model_validate_json(lazy),
     )

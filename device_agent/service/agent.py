@@ -22,6 +22,7 @@ from device_agent.service.records import JobStore
 from device_agent.service.settlements import settle
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from schemas.envelope import Frame, decode_frame
@@ -55,6 +56,7 @@ class Parts:
     downloads: Downloads
     uploads: Uploads
     surroundings: Surroundings
+    traffic: WorkTraffic
     store: JobStore
     objects: ObjectStore
     worker: Worker
@@ -111,8 +113,11 @@ class Agent:
         parts = self._parts
         if not self._is_connected:
             return []
+        beat = parts.births.due(now_s)
+        if beat:
+            parts.traffic.heartbeat(is_idle=not parts.store.unfinished(1))
         return [
-            *parts.births.due(now_s),
+            *beat,
             *parts.questions.due(now_s),
             *parts.statuses.due(now_s),
             *parts.uploads.due(now_s),
@@ -144,7 +149,8 @@ class Agent:
         wanted = parts.jobs.wanted_objects()
         parts.downloads.forget_all_but(wanted)
         graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
-        parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
+        offered, memories = parts.store.offered_objects(), parts.jobs.memory_objects()
+        parts.objects.keep_only({*wanted, *graphs, *offered, *memories})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
 
@@ -168,7 +174,7 @@ class Agent:
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts
         self._is_connected = True
-        parts.jobs.tell()
+        parts.jobs.tell(now_s)
         failpoint("device.birth.due")
         return [
             parts.births.birth(now_s),
@@ -211,6 +217,7 @@ class Agent:
             return []
         if topic.address == own:
             self._parts.questions.answered(now_s)
+        self._parts.traffic.busy()
         outgoing = self._parts.jobs.assign(assignment, frame.tail, now_s)
         self._mind_downloads(now_s)
         return outgoing
@@ -260,8 +267,10 @@ class Agent:
     def _rebirth(self, seen: int | None, now_s: float) -> Outgoing:
         parts = self._parts
         if seen is not None:
-            parts.wire.frames.boot = parts.boots.adopt(seen)
+            boot, parts.wire.frames.boot = parts.wire.frames.boot, parts.boots.adopt(seen)
             failpoint("device.boot.adopted")
+            if boot != parts.wire.frames.boot:
+                parts.traffic.new_boot()
             parts.set_will(parts.births.death(LOST))
         return parts.births.birth(now_s)
 

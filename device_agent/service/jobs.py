@@ -29,6 +29,7 @@ from device_agent.core.job_events import (
 )
 from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
+from device_agent.service.memories import Memories
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.room import Room
@@ -40,6 +41,7 @@ from schemas.messages import Assignment, ObjectManifest, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
+from updates.choice import AUTO
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
@@ -63,6 +65,7 @@ class Jobs:
         uploads: Uploads,
         room: Room,
         surroundings: Surroundings,
+        memories: Memories,
     ) -> None:
         self.has_changed = True
         self._room = room
@@ -71,6 +74,7 @@ class Jobs:
         self._downloads = downloads
         self._uploads = uploads
         self._surroundings = surroundings
+        self._memories = memories
 
     def assign(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         """Take or refuse a job; one that is known is answered with its latest status.
@@ -119,9 +123,10 @@ class Jobs:
         """Store a job's update for the upload."""
         record = self._in_training(key)
         if record is None:
-            self._uploads.discard(update)
+            self._discard(update)
             return []
-        xfer = self._uploads.add(record, update, now_s)
+        self._tell_choice(key, update)
+        xfer = self._store_update(record, update, now_s)
         failpoint("device.update.stored")
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
@@ -146,6 +151,8 @@ class Jobs:
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""
         records = self._store.of_task(task)
+        self._memories.forget(task)
+        self.has_changed = True  # their files go after the commit
         failpoint("device.job.cancelled")
         return [out for record in records for out in self.apply(record, Cancelled(), now_s)]
 
@@ -159,17 +166,18 @@ class Jobs:
     def resume(self, now_s: float, *, was_clean: bool) -> None:
         """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
+        self._memories.forget_old(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
             self.apply(record, Restarted(was_clean), now_s)
         self._make_room(now_s)
         failpoint("device.jobs.resumed")
 
-    def tell(self) -> None:
+    def tell(self, now_s: float) -> None:
         """Say again how far each job is that goes on."""
         for key in self._store.unfinished(_MAX_TOLD):
             record = self._store.get(key)
             if record is not None:
-                self._statuses.put(record.job)
+                self._statuses.put(record.job, now_s)
 
     def work(self) -> Work | None:
         """Return what the training thread should have in hand."""
@@ -185,6 +193,32 @@ class Jobs:
             for record in self._store.active()
             for manifest, _ in self._needed(record)
         )
+
+    def memory_objects(self) -> frozenset[str]:
+        """Return the SHA-256 of each memory that is an object."""
+        return self._memories.objects()
+
+    def _store_update(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+        """Store an update and what it leaves for the next round; None: a file of theirs is gone.
+
+        A memory without its update does no harm: its round is never counted.
+        """
+        memory = update.memory
+        if memory is not None and not self._memories.keep(record.key, memory, now_s):
+            self._discard(update)
+            return None
+        return self._uploads.add(record, update, now_s)
+
+    def _tell_choice(self, key: JobKey, update: EncodedUpdate) -> None:
+        if update.choice is not None and update.choice_reason is not None:
+            label, reason = update.choice.label, update.choice_reason
+            _LOG.info("codec_chosen", task=key.task, round=key.round, codec=label, reason=reason)
+            self._statuses.explain(key, label, reason)
+
+    def _discard(self, update: EncodedUpdate) -> None:
+        self._uploads.discard(update)
+        if update.memory is not None:
+            self._memories.discard(update.memory)
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         if fault := assignment.fault(len(tail)):
@@ -203,6 +237,8 @@ class Jobs:
             created_s=now_s,
             graph=assignment.graph,
             graph_digests=graph_digests,
+            reference=self._memories.take_up(assignment),
+            lazy=assignment.lazy,
         )
         return self._begin(record, instructions, now_s)
 
@@ -268,7 +304,7 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                self._statuses.put(record.job, progress)
+                self._statuses.put(record.job, now_s, progress)
                 return []
             case FindModel():
                 return self._find_model(record, now_s)
@@ -293,7 +329,17 @@ class Jobs:
         backend = self._backend(record)
         graph = record.graph if needs_graph(record.plan, backend) else None
         sha256 = None if graph is None else graph.sha256
-        return Work(record.key, record.plan, record.model.sha256, backend or "none", sha256)
+        return Work(
+            record.key,
+            record.plan,
+            record.model.sha256,
+            backend or "none",
+            sha256,
+            record.reference,
+            self._memories.of(record.key.task, record.reference),
+            record.lazy,
+            self._uploads.rate_bytes_s() if record.plan.codec == AUTO else None,
+        )
 
     def _backend(self, record: JobRecord) -> str | None:
         return self._surroundings.backend(record.plan, has_graph=record.graph is not None)

@@ -1,12 +1,14 @@
 """Jobs as they are stored, and the port of their store."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
+from device_agent.core.link import Upload
 from device_agent.core.quota import Owed
-from schemas.messages import ObjectManifest, ReceiptStatus, TrainingPlan
+from device_agent.service.ports import Memory
+from schemas.messages import LazyTerms, ObjectManifest, ReceiptStatus, TrainingPlan
 
 Outcome = Literal["counted", "discarded"]
 
@@ -25,6 +27,8 @@ class JobRecord:
         settled: What became of the update, once central has said so.
         receipt: Status of the update's final receipt, stored as its outbox row is removed.
         graph: The task's training graph, where it has one, with its chunks' digests.
+        reference: The round whose memory it builds on; 0: on none.
+        lazy: What central told for the rule of skipping, in a lazy task.
     """
 
     job: Job
@@ -37,6 +41,8 @@ class JobRecord:
     receipt: ReceiptStatus | None = None
     graph: ObjectManifest | None = None
     graph_digests: bytes = b""
+    reference: int = 0
+    lazy: LazyTerms | None = None
 
     @property
     def key(self) -> JobKey:
@@ -82,3 +88,35 @@ class JobStore(Protocol):
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""
+
+
+class MemoryStore(Protocol):
+    """Memories on disk; every method runs inside the caller's transaction."""
+
+    def get(self, key: JobKey) -> Memory | None:
+        """Return what a round has left, or None."""
+
+    def save(self, key: JobKey, memory: Memory, now_s: float) -> None:
+        """Insert or replace what a round has left."""
+
+    def keep_only(self, key: JobKey) -> None:
+        """Remove what all other rounds of the task have left."""
+
+    def forget(self, task: str) -> None:
+        """Remove all of a task."""
+
+    def forget_old(self, before_s: float) -> None:
+        """Remove what was left before ``before_s``."""
+
+    def objects(self) -> Collection[str]:
+        """Return the SHA-256 of every memory that is an object."""
+
+
+class UploadTimes(Protocol):
+    """What the last uploads took; every method runs inside the caller's transaction."""
+
+    def add(self, upload: Upload) -> None:
+        """Remember one upload, and forget those that are too many."""
+
+    def recent(self) -> Sequence[Upload]:
+        """Return the uploads that are remembered, the oldest first."""

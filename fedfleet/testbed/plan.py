@@ -266,6 +266,7 @@ def _submission(options: Options) -> dict[str, object]:
         "min_clients": options.needed,
         "cohort": options.devices,
         "codec": chosen("codec"),
+        "codec_params": dict(options.codec_params),
         "seed": options.seed,
         "training": {
             "epochs": chosen("epochs"),

@@ -6,6 +6,8 @@ Rules, each with the name under which a violation is told:
 - *durable*: what central receipted as accepted, late or rejected stands in its tables; what a
   gateway said that it holds stands in its; a device forgets only what was finally receipted.
 - *oracle*: a committed model is, bit for bit, the float64 mean of what its contributors trained.
+- *memory*: an update builds on its device's last counted round, and what the device keeps is, bit
+  for bit, what follows from it; in a lazy task the model is the mean of what all devices keep.
 - *versions*: models form one chain; round numbers grow; an ended round never changes; at most one
   round of a task is open.
 - *effect*: nothing late or rejected, and nothing that nobody trained, is a contribution.
@@ -30,6 +32,7 @@ from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
 from tests.simulation.oracle import Oracle
+from tests.simulation.recollection import Kept, Recollection, after, digest, recollection_of
 from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
 
@@ -64,6 +67,8 @@ class Trained:
     examples: int
     delta: np.ndarray
     is_poison: bool
+    #: Of a task whose devices keep something from round to round.
+    recollection: Recollection | None = None
 
 
 class Ended(NamedTuple):
@@ -85,6 +90,8 @@ class Memory:
     oracles: dict[str, Oracle] = field(default_factory=dict)
     #: Final receipts that central has published: status and code by transfer.
     receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    #: What each device holds of a task, by its last counted round.
+    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         return Memory(
@@ -94,6 +101,7 @@ class Memory:
             dict(self.heads),
             {task: oracle.copy() for task, oracle in self.oracles.items()},
             dict(self.receipted),
+            {task: dict(kept) for task, kept in self.kept.items()},
         )
 
 
@@ -110,6 +118,7 @@ class Ledger:
         self.forgiven: set[str] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self._world = world
+        self._is_restored = False
         self._held: dict[str, set[str]] = defaultdict(set)
         self._finals: set[str] = set()
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
@@ -123,11 +132,13 @@ class Ledger:
         """Note an update; now and then make it one that central must refuse."""
         job = (work.key.task, work.key.round, device.name)
         seed = round_seed(*job, work.plan.training.seed)
+        recollection = recollection_of(self._world.layout, work, update)
         is_poison = seed % 1000 < 1000 * self._world.swarm.poison
         if is_poison:
             update = _poisoned(update)
         delta = delta_of(seed, work.plan.parameters)
-        new = Trained(update.manifest.sha256, update.num_examples, delta, is_poison)
+        examples = update.num_examples
+        new = Trained(update.manifest.sha256, examples, delta, is_poison, recollection)
         known = self.updates.setdefault(job, new)
         if known.sha256 != new.sha256:
             self._fail("effect", f"{job} gave {new.sha256[:8]} after {known.sha256[:8]}")
@@ -181,6 +192,7 @@ class Ledger:
         self._presence.pop(program.name, None)
         self._boots.pop(program.name, None)
         if memory is not None:
+            self._is_restored = True
             self.forgiven |= self.memory.receipted.keys() - memory.receipted.keys()
             self.memory = memory.copy()
 
@@ -362,12 +374,42 @@ class Ledger:
         head = self.memory.heads.get(task)
         if (base != head) if head else not oracle.is_first(base):
             self._fail("versions", f"{key} begins from {base[:8]}, not from {head}")
-        updates = [self.updates[(task, number, device)] for device in names]
-        expected = oracle.commit(base, [(one.examples, one.delta) for one in updates])
+        updates = {device: self.updates[(task, number, device)] for device in names}
+        expected = oracle.commit(base, self._summands(key, updates))
         if model != expected:
             self._fail("oracle", f"{key} of {names} is {model}, must be {expected}")
         self.memory.heads[task] = expected
         self.counts["committed"] += 1
+
+    def _summands(
+        self, key: tuple[str, int], updates: dict[str, Trained]
+    ) -> list[tuple[int, np.ndarray]]:
+        """Return what a committed round must be the mean of; check what its devices keep."""
+        kept = self.memory.kept.setdefault(key[0], {})
+        for device, one in updates.items():
+            if one.recollection is not None:
+                kept[device] = self._kept(key, device, one, kept.get(device))
+        recollections = [one.recollection for one in updates.values()]
+        if any(one is not None and one.kind == "lazy" for one in recollections):
+            return [(one.examples, one.vector) for _, one in sorted(kept.items())]
+        return [
+            (one.examples, one.recollection.decoded if one.recollection else one.delta)
+            for one in updates.values()
+        ]
+
+    def _kept(self, key: tuple[str, int], device: str, one: Trained, before: Kept | None) -> Kept:
+        found = one.recollection
+        assert found is not None
+        last = 0 if before is None else before.round
+        allowed = {0, last} if self._is_restored else {last}
+        if found.reference not in allowed:
+            text = f"{device} builds on round {found.reference}, counted last was {last}"
+            self._fail("memory", f"{key}: {text}")
+        vector = after(found, before if found.reference else None, one.delta)
+        if digest(vector) != found.held:
+            self._fail("memory", f"{key}: {device} holds another vector than it should")
+        self.counts["built on"] += found.reference > 0
+        return Kept(key[1], vector, one.examples)
 
     def _check_tasks(
         self,

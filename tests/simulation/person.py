@@ -17,6 +17,13 @@ PROBE = "probe"
 #: What central has forgotten, the person does not know: a final status may be an older one.
 _INSISTS_S = 60.0
 
+#: What a task asks for, by what its devices are to keep.
+CODECS = {
+    "none": {"codec": "raw-f32"},
+    "feedback": {"codec": "topk", "codec_params": {"fraction": 0.4}},
+    "lazy": {"codec": "laq"},
+}
+
 
 class Person:
     """Submits the seed's tasks; a message may be lost, so it is repeated."""
@@ -94,7 +101,7 @@ class Person:
             "deadline_s": 40 if is_probe else rng.choice((20, 40, 90)),
             "selection_timeout_s": 3000 if is_probe else 60,
             "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
-            "codec": "raw-f32",
+            **CODECS[swarm.memory],
             "requires": {"backend": world.backend},
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),

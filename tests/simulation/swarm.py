@@ -53,6 +53,8 @@ class Swarm:
     unlike_brokers: bool = False
     #: Whether devices need a second object, a training graph.
     graphs: bool = True
+    #: What devices keep from round to round: ``none``, ``feedback`` or ``lazy``.
+    memory: str = "none"
     #: Whether a last task is asked for when all is well again, which every device must take part in.
     probe: bool = True
 
@@ -66,11 +68,14 @@ def swarm_of(seed: int) -> Swarm:
         return pick(values) if rng.random() < probability else 0.0
 
     is_large = rng.random() < 0.02
+    memory = random.Random(f"memory-{seed}").choice(("none", "none", "feedback", "lazy"))
+    more = 0 if memory == "none" else 2  # rounds, in which a memory may be in force
     return Swarm(
         regions=pick((1, 2, 2)) if is_large else pick((1,) * 9 + (2,)),
         devices=pick((3, 4)) if is_large else pick((1, 1, 1, 1, 2, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
-        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 1, 2)),
+        rounds=more + (pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 1, 2))),
+        memory=memory,
         faulty_s=pick((60.0, 90.0)) if is_large else pick((8.0, 15.0, 25.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),

@@ -239,10 +239,10 @@ class CentralRig:
 
     def update_frame(self, device, assignment, value=1.0, examples=10, **changes):
         """Return (xfer, frame) of one device's update."""
-        codec = create(assignment.plan.codec, assignment.plan.codec_params)
-        vector = np.full(self.modeler.layout.size, value, np.float32)
         payload = changes.pop("payload", None)
         if payload is None:
+            codec = create(assignment.plan.codec, assignment.plan.codec_params)
+            vector = np.full(self.modeler.layout.size, value, np.float32)
             payload = codec.encode(vector, self.modeler.layout, np.random.default_rng(0))
         manifest, tail = describe(payload, inline=True)
         tail = changes.pop("tail", tail)

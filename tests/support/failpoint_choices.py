@@ -105,6 +105,14 @@ _ACTS: dict[tuple[str, str], Act] = {
         "device.update.fsynced",
         "device.update.adopted",
     ),
+    **_acts("device", acts.remembering, "device.memory.chosen", "device.memory.stored"),
+    **_acts(
+        "device",
+        acts.remembering_much,
+        "device.memory.written",
+        "device.memory.fsynced",
+        "device.memory.adopted",
+    ),
     **_acts("device", acts.stateful, "device.state.written", "device.state.stored"),
     **_acts("device", acts.cancels, "device.job.cancelled"),
     **_acts(

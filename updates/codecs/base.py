@@ -55,6 +55,11 @@ class Codec(ABC):
     def feedback(self) -> Feedback:
         """Whether error feedback must, may or must not go with it."""
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a payload is the difference to a vector that both ends hold."""
+        return False
+
     def encode(self, vector: F32, layout: Layout, rng: np.random.Generator) -> bytes:
         """Return the payload of one update.
 

@@ -31,6 +31,8 @@ class Contribution:
     codec: Codec
     load: Callable[[], bytes]
     metrics: dict[str, float] = field(default_factory=dict)
+    #: The device's round that it builds on, where its codec needs one; 0: none.
+    reference: int = 0
 
     def add_into(self, accumulator: F64, weight: float) -> None:
         """Add ``weight`` times the update to ``accumulator``, shape ``(layout.size,)``."""

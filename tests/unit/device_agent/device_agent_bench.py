@@ -206,13 +206,15 @@ class Bench:
         return Bench(self.path, self.policy, **(kept | changes))
 
     def give(self, event: object) -> list[Outgoing]:
-        """Handle one event as the loop does, with what is due then, and keep what is sent.
+        """Handle one event as the loop does, with what is due a moment later; keep what is sent.
 
         Events are far enough from each other for each word on a job to be told.
         """
-        self.now_s += PACE_S
         with transaction(self.connection):
             sent = list(self.agent.handle(event, self.now_s))
+        self.agent.after_commit()
+        self.now_s += PACE_S
+        with transaction(self.connection):
             due_s = self.agent.next_due_s(self.now_s)
             if due_s is not None and due_s <= self.now_s:
                 sent += self.agent.tick(self.now_s)

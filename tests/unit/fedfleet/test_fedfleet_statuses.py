@@ -19,6 +19,8 @@ ROUND = RoundSummary(
     seconds=1.25,
     uplink_bytes=1000,
     downlink_bytes=8000,
+    uplink_wire_bytes=2000,
+    downlink_wire_bytes=9000,
     metrics={"accuracy": 0.9, "loss": 0.25},
 )
 
@@ -87,6 +89,11 @@ def test_the_table_of_rounds_shows_accuracy_seconds_bytes_and_ratio():
         "8.0",
         "kB",
         "8.0",
+        "2.0",
+        "kB",
+        "9.0",
+        "kB",
+        "4.0",
     ]
 
 

@@ -260,6 +260,30 @@ def test_the_largest_plan_and_the_longest_cohort_fit_one_frame_with_an_inline_mo
     assert frame.body(Assignment) == largest
 
 
+def test_the_longest_cohort_fits_with_its_references_and_the_settings_of_any_codec():
+    """A codec's settings are few: none has more than these."""
+    largest = read(
+        "task.assign",
+        cohort=[f"{number:032d}" for number in range(MAX_COHORT)],
+        references=[(1 << 31) - 1] * MAX_COHORT,
+        settled=[],
+        plan__model_params={f"{number:064d}": "\x01" * 60 for number in range(32)},
+        plan__codec_params={f"{number:064d}": "x" * 60 for number in range(4)},
+        plan__training__frozen=["x" * 100] * 32,
+    )
+    header = WRITER["EXAMPLES"][3].build_header()
+    tail = b"m" * largest.model.tail_bytes() + b"g" * largest.graph.tail_bytes()
+    assert decode_frame(encode_frame(header, largest, tail)).body(Assignment) == largest
+
+
+def test_references_are_those_of_the_cohort_in_its_order():
+    told = read("task.assign", cohort=["a", "b"], references=[0, 7])
+    assert (told.reference("a"), told.reference("b"), told.reference("c")) == (0, 7, 0)
+    assert read("task.assign", references=[]).reference("dev-1") == 0
+    short = read("task.assign", cohort=["a", "b"], references=[7])
+    assert short.fault(0) == "references: 1, the cohort has 2"
+
+
 def test_the_digests_of_the_largest_model_and_graph_fit_one_frame():
     model = ObjectManifest(sha256=SHA, size=MAX_OBJECT_BYTES)
     graph = ObjectManifest(sha256=SHA, size=MAX_GRAPH_BYTES)
