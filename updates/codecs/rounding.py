@@ -14,7 +14,7 @@ from updates.codecs.bits import U8
 _NOISE_STEPS = 1 << 16
 _WORD_LANES = 4
 #: Half of a step of the noise: moves it to the midpoints.
-_MIDPOINT = 0.5 / _NOISE_STEPS
+MIDPOINT = 0.5 / _NOISE_STEPS
 
 
 def nearest(steps: F32, zero: float) -> U8:
@@ -30,7 +30,7 @@ def nearest(steps: F32, zero: float) -> U8:
 
 def stochastic(steps: F32, zero: float, rng: np.random.Generator) -> U8:
     """Return a neighbouring code for each value, right on the mean; ``steps`` is spoilt."""
-    steps += np.float32(zero + _MIDPOINT)
+    steps += np.float32(zero + MIDPOINT)
     steps += uniforms(rng, steps.size)
     return _truncated(steps)
 

@@ -36,10 +36,10 @@ def test_a_gaussian_leaves_out_one_less_two_over_pi():
     assert left == pytest.approx(1 - 2 / np.pi, rel=0.01)
 
 
-def test_wire_layout_is_twice_the_means_then_signs_and_zero_is_plus():
+def test_wire_layout_is_means_then_signs_and_zero_is_plus():
     values = [1, -1, 1, -1, 1, -1, 0, 2, 2, 2, -2, -2, -2]
     body = body_of(create("bin"), values, LAYOUT)
-    assert struct.unpack_from("<2f", body) == (pytest.approx(12 / 7), 4)
+    assert struct.unpack_from("<2f", body) == (pytest.approx(6 / 7), 2)
     assert bytes(body[8:]) == bytes([0b11010101, 0b00011])
 
 

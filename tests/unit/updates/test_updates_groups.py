@@ -36,9 +36,9 @@ def test_each_value_lies_in_the_row_of_its_group(groups):
         number[start:end] = index
     for span, pieces in groups.pieces():
         for piece in pieces:
-            expected = np.arange(piece.groups.start, piece.groups.stop)[:, None]
+            expected = piece.factor(np.arange(groups.count, dtype=np.float32))
             assert (piece.rows(number) == expected).all()
-            assert (piece.rows_inside(number[span].copy(), span) == expected).all()
+            assert (piece.rows_inside(number[span].copy()) == expected).all()
 
 
 @every_division
@@ -52,12 +52,12 @@ def test_peaks_and_sums_are_those_of_each_group(groups):
     np.testing.assert_array_equal(groups.counts(), [end - start for start, end in bounds])
 
 
-@pytest.mark.parametrize("bucket", [0, 8, 512, BLOCK_VALUES])
+@pytest.mark.parametrize("bucket", [0, 8, 512, 32_768])
 def test_powers_of_two_that_fit_a_block_are_buckets(bucket):
     check_bucket(bucket)
 
 
-@pytest.mark.parametrize("bucket", [1, 4, 12, 2 * BLOCK_VALUES, -8, True, 8.0, "8", None, [8]])
+@pytest.mark.parametrize("bucket", [1, 4, 12, 65_536, -8, True, 8.0, "8", None, [8]])
 def test_other_buckets_are_refused_with_the_limits(bucket):
-    with pytest.raises(CodecParameterError, match=r"bucket: .* power of two, 8 to 65536"):
+    with pytest.raises(CodecParameterError, match=r"bucket: .* power of two, 8 to 32768"):
         check_bucket(bucket)
