@@ -19,8 +19,8 @@ _MAX_LAMBDA = 65_536
 class BetaQCodec(ShapedCodec):
     """Adds ``beta * u_{i-1}``, with u zero at the beginning of each ``block`` values.
 
-    Wire layout of the body: as ``ScaledCodec``, with ``zero = K - 1/2`` and
-    ``d = max|x| / (K - beta/2)`` as the scale of each bucket; ``K = 2**(bits - 1)``. That is the
+    Wire layout of the body: as ``ScaledCodec``, with ``stride = 2``, ``top = 2 K - 1`` and ``d / 2
+    = max|x| / (2 K - beta)`` as the scale of each bucket; ``K = 2**(bits - 1)``. That is the
     source's ``(2 K - beta) / (2 K - 1)``, before and after, in one. Blocks begin anew with each
     bucket, or each 512 values where there is one scale. ``bits + 32 / bucket`` bits a value.
 

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from updates.arrays import F32
+from updates.arrays import F32, check_finite
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
+from updates.codecs.grid import Grid
 from updates.codecs.groups import Groups, sums
-from updates.codecs.scaled import Grid, PlainScaledCodec
+from updates.codecs.scaled import PlainScaledCodec
 from updates.layout import Layout
 
 
@@ -21,8 +22,8 @@ from updates.layout import Layout
 class BinCodec(PlainScaledCodec):
     """``a * sign(x)`` with ``a = mean|x|`` of each tensor; the sign of 0 is plus.
 
-    Wire layout of the body: as ``ScaledCodec``, with bits of 1 for plus, ``zero = 1/2`` and
-    ``2 a`` as the scale. ``1 + 32 / (values a tensor)`` bits a value.
+    Wire layout of the body: as ``ScaledCodec``, with bits of 1 for plus, ``stride = 2``, ``top =
+    1`` and a as the scale. ``1 + 32 / (values a tensor)`` bits a value.
 
     Biased, deterministic. The squared error of a tensor of n values is
     ``||x||_2**2 - ||x||_1**2 / n``, the least for this shape: 0.363 of a Gaussian's energy.
@@ -46,7 +47,7 @@ class BinCodec(PlainScaledCodec):
 
     @property
     def grid(self) -> Grid:
-        """Two levels, half of a step to either side of zero."""
+        """Two levels, minus and plus one."""
         return Grid.mid_rise(1)
 
     def groups(self, layout: Layout) -> Groups:
@@ -54,8 +55,11 @@ class BinCodec(PlainScaledCodec):
         return Groups.tensors(layout)
 
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        means = sums(vector, groups, np.abs) / groups.counts()
-        return np.minimum(2 * means, float(self.grid.max_scale)).astype(np.float32)
+        totals = sums(vector, groups, np.abs)
+        if not np.isfinite(totals).all():
+            check_finite(vector, "update")
+        means = totals / groups.counts()
+        return np.minimum(means, float(self.grid.max_scale)).astype(np.float32)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         del rng

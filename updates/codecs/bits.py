@@ -21,6 +21,7 @@ U8: TypeAlias = NDArray[np.uint8]
 
 _BYTE_BITS = 8
 _HALF_BITS = 4
+_QUARTER_BITS = 2
 _WORD_CODES = 8
 
 
@@ -41,7 +42,12 @@ def pack(codes: U8, bits: int) -> U8:
     if bits == 1:
         return np.packbits(codes, bitorder="little")
     whole = _padded(codes)
-    packed = _pack_halves(whole) if bits == _HALF_BITS else _pack_words(whole, bits)
+    if bits == _HALF_BITS:
+        packed = _pack_halves(whole)
+    elif bits == _QUARTER_BITS:
+        packed = _pack_quarters(whole)
+    else:
+        packed = _pack_words(whole, bits)
     return packed[: packed_bytes(codes.size, bits)]
 
 
@@ -53,6 +59,8 @@ def unpack(packed: U8, count: int, bits: int) -> U8:
         return np.unpackbits(packed, count=count, bitorder="little")
     if bits == _HALF_BITS:
         return _unpack_halves(packed)[:count]
+    if bits == _QUARTER_BITS:
+        return _unpack_quarters(packed)[:count]
     return _unpack_words(packed, count, bits)[:count]
 
 
@@ -81,7 +89,8 @@ def check(packed: U8, count: int, bits: int, levels: int) -> None:
         raise PayloadError(message)
     if levels == 1 << bits:
         return
-    for span in spans(0, count):
+    whole = (slice(0, count),) if bits == _BYTE_BITS else spans(0, count)
+    for span in whole:
         largest = int(unpack_span(packed, span, bits).max())
         if largest >= levels:
             message = (
@@ -106,6 +115,22 @@ def _unpack_halves(packed: U8) -> U8:
     pairs |= pairs << _HALF_BITS
     pairs &= 0x0F0F
     return pairs.view(np.uint8)
+
+
+def _pack_quarters(codes: U8) -> U8:
+    fours = codes.view("<u4")
+    pairs = fours | (fours >> 6)
+    packed: U8 = (pairs | (pairs >> 12)).astype(np.uint8)
+    return packed
+
+
+def _unpack_quarters(packed: U8) -> U8:
+    fours = packed.astype("<u4")
+    fours |= fours << 12
+    fours &= 0x000F000F
+    fours |= fours << 6
+    fours &= 0x03030303
+    return fours.view(np.uint8)
 
 
 def _pack_words(codes: U8, bits: int) -> U8:

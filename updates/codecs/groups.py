@@ -6,44 +6,56 @@ last one may be shorter. Its size is a power of two, so that blocks hold whole b
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from updates.arrays import BLOCK_VALUES, F32, F64, spans
+from updates.arrays import F32, F64, check_finite, spans
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 
+_Item = TypeVar("_Item", bound=np.generic)
+
 _MIN_BUCKET = 8
-_BUCKETS = (0, *(1 << power for power in range(3, BLOCK_VALUES.bit_length())))
+_MAX_BUCKET = 32_768
+_BUCKETS = (0, *(1 << power for power in range(3, _MAX_BUCKET.bit_length())))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Consecutive values inside one block that fall into whole rows of groups.
 
     Attributes:
         where: The values in the flat vector.
-        groups: Their groups; each has as many of the values, in one row.
+        inside: The same in the block.
+        group: The first of their groups.
+        many: How many groups they are; each has as many of the values, in one row.
     """
 
     where: slice
-    groups: slice
+    inside: slice
+    group: int
+    many: int
 
-    def rows(self, vector: F32) -> F32:
-        """Return the values of the whole vector that are here, one row a group."""
-        return self._folded(vector[self.where])
+    @property
+    def groups(self) -> slice:
+        """The groups among all groups."""
+        return slice(self.group, self.group + self.many)
 
-    def inside(self, span: slice) -> slice:
-        """Return where the values lie in the block that covers ``span``."""
-        return slice(self.where.start - span.start, self.where.stop - span.start)
+    def rows(self, vector: NDArray[_Item]) -> NDArray[_Item]:
+        """Return the values of the whole vector that are here, as ``rows_inside`` does."""
+        values = vector[self.where]
+        return values if self.many == 1 else values.reshape(self.many, -1)
 
-    def rows_inside(self, block: F32, span: slice) -> F32:
-        """Return the values of a block that are here, as a view of one row a group."""
-        return self._folded(block[self.inside(span)])
+    def rows_inside(self, block: NDArray[_Item]) -> NDArray[_Item]:
+        """Return the values of a block that are here, a view: one row a group, or flat if one."""
+        values = block[self.inside]
+        return values if self.many == 1 else values.reshape(self.many, -1)
 
-    def _folded(self, values: F32) -> F32:
-        return values.reshape(self.groups.stop - self.groups.start, -1)
+    def factor(self, factors: F32) -> F32:
+        """Return what rows are to be multiplied with, from one number a group."""
+        chosen: F32 = factors[self.group] if self.many == 1 else factors[self.groups, None]
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +98,9 @@ class Groups:
         """Yield each block of the vector with the pieces it consists of."""
         first = 0
         for span in spans(0, self.size):
-            if self.bucket:
-                yield span, list(self._bucket_pieces(span))
-            else:
-                found = list(self._tensor_pieces(span, first))
-                first = found[-1].groups.start
-                yield span, found
+            found = self._buckets_in(span) if self.bucket else self._tensors_in(span, first)
+            first = found[-1].group
+            yield span, found
 
     def reduced(
         self, vector: F32, row_value: Callable[[F32], NDArray[np.floating]], join: np.ufunc
@@ -110,34 +119,49 @@ class Groups:
                 join(part, row_value(piece.rows(vector)), out=part)
         return found
 
-    def _bucket_pieces(self, span: slice) -> Iterator[Piece]:
-        first = span.start // self.bucket
-        whole = (span.stop - span.start) // self.bucket
-        middle = span.start + whole * self.bucket
+    def _buckets_in(self, span: slice) -> list[Piece]:
+        first, values = span.start // self.bucket, span.stop - span.start
+        whole = values // self.bucket
+        middle = whole * self.bucket
+        found = []
         if whole:
-            yield Piece(slice(span.start, middle), slice(first, first + whole))
-        if middle < span.stop:
-            yield Piece(slice(middle, span.stop), slice(first + whole, first + whole + 1))
+            where = slice(span.start, span.start + middle)
+            found.append(Piece(where, slice(0, middle), first, whole))
+        if middle < values:
+            where = slice(span.start + middle, span.stop)
+            found.append(Piece(where, slice(middle, values), first + whole, 1))
+        return found
 
-    def _tensor_pieces(self, span: slice, first: int) -> Iterator[Piece]:
-        for group in range(first, self.count):
-            start = self.starts[group]
-            stop = self.starts[group + 1] if group + 1 < self.count else self.size
-            if start >= span.stop:
-                return
-            if stop > span.start:
-                where = slice(max(start, span.start), min(stop, span.stop))
-                yield Piece(where, slice(group, group + 1))
+    def _tensors_in(self, span: slice, first: int) -> list[Piece]:
+        found = []
+        begin, stop, group = span.start, span.stop, first
+        while begin < stop:
+            following = group + 1
+            end = self.starts[following] if following < len(self.starts) else self.size
+            if end > begin:
+                end = min(end, stop)
+                inside = slice(begin - span.start, end - span.start)
+                found.append(Piece(slice(begin, end), inside, group, 1))
+                begin = end
+            group = following
+        return found
 
 
 def peaks(vector: F32, groups: Groups) -> F64:
-    """Return the largest magnitude of each group."""
-    return groups.reduced(vector, _row_peak, np.maximum)
+    """Return the largest magnitude of each group.
+
+    Raises:
+        NonFiniteError: A value is not finite.
+    """
+    found = groups.reduced(vector, _row_peak, np.maximum)
+    if not np.isfinite(found).all():
+        check_finite(vector, "update")
+    return found
 
 
 def sums(vector: F32, groups: Groups, term: Callable[[F64], F64]) -> F64:
     """Return the sum of ``term`` over each group, in float64."""
-    return groups.reduced(vector, lambda rows: term(rows.astype(np.float64)).sum(axis=1), np.add)
+    return groups.reduced(vector, lambda rows: term(rows.astype(np.float64)).sum(axis=-1), np.add)
 
 
 def check_bucket(bucket: object) -> None:
@@ -147,10 +171,10 @@ def check_bucket(bucket: object) -> None:
         CodecParameterError: It is something else.
     """
     if type(bucket) is not int or bucket not in _BUCKETS:
-        limit = f"must be 0 (one scale for all) or a power of two, {_MIN_BUCKET} to {BLOCK_VALUES}"
+        limit = f"must be 0 (one scale for all) or a power of two, {_MIN_BUCKET} to {_MAX_BUCKET}"
         raise CodecParameterError(field="bucket", value=bucket, limit=limit)
 
 
 def _row_peak(rows: F32) -> F32:
-    largest: F32 = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    largest: F32 = np.maximum(rows.max(axis=-1), -rows.min(axis=-1))
     return largest

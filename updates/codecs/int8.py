@@ -16,6 +16,7 @@ from typing_extensions import Buffer
 from updates.arrays import F32, peak, spans
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.header import require_body_length
+from updates.codecs.rounding import MIDPOINT, uniforms
 from updates.errors import NonFiniteError
 from updates.layout import Layout
 
@@ -23,7 +24,6 @@ _LEVELS = 127
 _SCALE_BYTES = 4
 #: A scale above this could decode to infinity (a code may be -128).
 _MAX_SCALE = np.float32(np.finfo(np.float32).max / 128)
-_NOISE_STEPS = 1 << 16
 _I8 = NDArray[np.int8]
 
 
@@ -91,9 +91,8 @@ def _scale(values: F32) -> np.float32:
 def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _I8) -> None:
     for span in spans(0, values.size):
         steps = values[span] / scale
-        noise = rng.integers(0, _NOISE_STEPS, size=steps.size, dtype=np.uint16).astype(np.float32)
-        noise += np.float32(0.5)
-        noise *= np.float32(1 / _NOISE_STEPS)
+        noise = uniforms(rng, steps.size)
+        noise += np.float32(MIDPOINT)
         steps += noise
         np.floor(steps, out=steps)
         if scale == _MAX_SCALE:

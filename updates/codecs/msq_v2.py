@@ -15,10 +15,11 @@ from typing_extensions import Buffer
 from updates.arrays import F32, F64
 from updates.codecs import bits as packing
 from updates.codecs.base import Feedback
+from updates.codecs.grid import Grid
 from updates.codecs.groups import Groups, peaks
 from updates.codecs.parameters import check_int
 from updates.codecs.rounding import nearest
-from updates.codecs.scaled import Grid, ScaledCodec, in_steps
+from updates.codecs.scaled import ScaledCodec, in_steps
 from updates.layout import Layout
 
 _MAX_SAMPLE = 65_536
@@ -37,8 +38,8 @@ class MsqV2Codec(ScaledCodec):
     seven starts, six times ``D = <x, c> / <c, c>``, the best is taken. Then the scale
     ``a = <x, c> / <c, c>`` over all of them is sent.
 
-    Wire layout of the body: as ``ScaledCodec``, with ``zero = K - 1/2`` and a as the scale of each
-    tensor. ``bits + 32 / (values a tensor)`` bits a value.
+    Wire layout of the body: as ``ScaledCodec``, with ``stride = 2``, ``top = 2 K - 1`` and
+    ``a / 2`` as the scale of each tensor. ``bits + 32 / (values a tensor)`` bits a value.
 
     Biased, deterministic; the squared error is ``||x||**2 - <x, c>**2 / <c, c>``, less than
     ``||x||**2`` for every x but zero: 0.363, 0.119, 0.037, 0.012 of a Gaussian's energy at 1 to 4
@@ -83,13 +84,13 @@ class MsqV2Codec(ScaledCodec):
         groups, zero = self.groups(layout), self.grid.zero
         along, energy = np.zeros(groups.count), np.zeros(groups.count)
         packed: list[Buffer] = []
-        steps = in_steps(vector, groups, self._steps(vector, groups))
-        for (span, pieces), block in zip(groups.pieces(), steps, strict=True):
+        steps = in_steps(vector, groups, self._steps(vector, groups), 1)
+        for (_, pieces), block in zip(groups.pieces(), steps, strict=True):
             codes = nearest(np.clip(block, -zero, zero, out=block), zero)
             packed.append(packing.pack(codes, self.bits).data)
-            levels = codes - zero
+            levels = self.grid.level(codes.copy()).astype(np.float64)
             for piece in pieces:
-                inner = levels[piece.inside(span)]
+                inner = levels[piece.inside]
                 along[piece.groups] += (inner * vector[piece.where]).sum()
                 energy[piece.groups] += np.square(inner).sum()
         scales = np.minimum(along / energy, float(self.grid.max_scale)).astype("<f4")

@@ -13,10 +13,11 @@ import numpy as np
 from updates.arrays import F32
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
+from updates.codecs.grid import Grid, covering
 from updates.codecs.groups import Groups, check_bucket, peaks, sums
 from updates.codecs.parameters import check_choice, check_int
 from updates.codecs.rounding import stochastic
-from updates.codecs.scaled import Grid, PlainScaledCodec, covering
+from updates.codecs.scaled import PlainScaledCodec
 from updates.layout import Layout
 
 
@@ -24,11 +25,11 @@ from updates.layout import Layout
 class QsgdCodec(PlainScaledCodec):
     """``sgn(x) * norm * l / s`` with l one of the two whole numbers around ``s |x| / norm``.
 
-    ``s = 2**(bits - 1) - 1``. Wire layout of the body: as ``ScaledCodec``, with ``zero = s`` and
-    ``norm / s`` as the scale of each bucket; code ``2 s + 1`` is refused. ``bits + 32 / bucket``
-    bits a value.
+    ``s = 2**(bits - 1) - 1``. Wire layout of the body: as ``ScaledCodec``, with ``stride = 1``,
+    ``top = s`` and ``norm / s`` as the scale of each bucket; code ``2 s + 1`` is refused. ``bits +
+    32 / bucket`` bits a value.
 
-    Unbiased up to ``2**-17 * norm / s``. With the 2-norm, the variance of a bucket of n values is
+    Unbiased up to ``2**-16 * norm / s``. With the 2-norm, the variance of a bucket of n values is
     at most ``min(n / s**2, sqrt(n) / s) * norm**2``; with the maximum, that of a value is at most
     ``(max / s)**2 / 4``.
 
@@ -82,7 +83,7 @@ class QsgdCodec(PlainScaledCodec):
         if self.norm == "l2":
             # Not below the largest value, whatever the rounding of the sum.
             norms = np.maximum(norms, np.sqrt(sums(vector, groups, np.square)))
-        return covering(norms, self.grid.zero, self.grid.max_scale)
+        return covering(norms, self.grid.top, self.grid.max_scale)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         return stochastic(steps, self.grid.zero, rng)

@@ -1,7 +1,7 @@
 """From values in units of a quantizer's step to codes: nearest, or up or down at random.
 
 A code is ``floor(steps + zero + u)``. With ``u = 1/2`` it is the nearest level; with u uniform on
-the 65536 midpoints of [0, 1) its mean is ``steps + zero`` up to ``2**-17``. Nothing is clipped: a
+the 65536 midpoints of [0, 1) its mean is ``steps + zero`` up to ``2**-16``. Nothing is clipped: a
 value on the outermost level stays there for every u, since ``254 + 2**-17`` and ``255 + 2**-17``
 round to even in float32 and u adds less than 1 exactly.
 """
@@ -14,7 +14,7 @@ from updates.codecs.bits import U8
 _NOISE_STEPS = 1 << 16
 _WORD_LANES = 4
 #: Half of a step of the noise: moves it to the midpoints.
-_MIDPOINT = 0.5 / _NOISE_STEPS
+MIDPOINT = 0.5 / _NOISE_STEPS
 
 
 def nearest(steps: F32, zero: float) -> U8:
@@ -30,7 +30,7 @@ def nearest(steps: F32, zero: float) -> U8:
 
 def stochastic(steps: F32, zero: float, rng: np.random.Generator) -> U8:
     """Return a neighbouring code for each value, right on the mean; ``steps`` is spoilt."""
-    steps += np.float32(zero + _MIDPOINT)
+    steps += np.float32(zero + MIDPOINT)
     steps += uniforms(rng, steps.size)
     return _truncated(steps)
 

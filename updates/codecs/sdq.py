@@ -19,8 +19,8 @@ class SdqCodec(ShapedCodec):
     Order 1 adds ``u_{i-1}``, order 2 ``2 u_{i-1} - u_{i-2}`` (with one bit
     ``(7 u_{i-1} - u_{i-7}) / 6``); h is 1, 3 (7/6 + 1/6).
 
-    Wire layout of the body: as ``ScaledCodec``, with ``zero = K - 1/2`` and
-    ``d = max|x| / (K - h/2)`` as the scale of each bucket; ``K = 2**(bits - 1)``. A lane is a
+    Wire layout of the body: as ``ScaledCodec``, with ``stride = 2``, ``top = 2 K - 1`` and
+    ``d / 2 = max|x| / (2 K - h)`` as the scale of each bucket; ``K = 2**(bits - 1)``. A lane is a
     bucket, or 512 values where there is one scale. ``bits + 32 / bucket`` bits a value.
 
     Biased, deterministic. With order 1 the errors of any first values of a lane sum to at most

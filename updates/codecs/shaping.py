@@ -22,9 +22,10 @@ from typing_extensions import Buffer
 from updates.arrays import F32
 from updates.codecs import bits as packing
 from updates.codecs.base import Feedback
+from updates.codecs.grid import Grid, covering
 from updates.codecs.groups import Groups, check_bucket, peaks
 from updates.codecs.parameters import check_int
-from updates.codecs.scaled import Grid, ScaledCodec, covering, in_steps
+from updates.codecs.scaled import ScaledCodec, in_steps
 from updates.layout import Layout
 
 #: Values a lane where all values share one scale; else a lane is a bucket.
@@ -80,14 +81,14 @@ class ShapedCodec(ScaledCodec):
         return Groups.buckets(layout, self.bucket)
 
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        top = self.grid.levels / 2 - self._total_weight() / 2
+        top = self.grid.levels - self._total_weight()
         return covering(peaks(vector, groups), top, self.grid.max_scale)
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng
         groups = self.groups(layout)
         scales = self._scales(vector, groups)
-        steps = np.concatenate(list(in_steps(vector, groups, scales)))
+        steps = np.concatenate([block.copy() for block in in_steps(vector, groups, scales, 2)])
         lane = self.bucket or LANE
         codes = shaped(steps, lane, self.weights, self.grid.levels // 2, self.restart)
         packed = (packing.pack(part, self.bits).data for part in codes)
@@ -104,11 +105,12 @@ def shaped(
 
     Args:
         steps: Values in steps, shape ``(n,)``.
-        lane: Values a lane, a multiple of 8.
+        lane: Values a lane, a multiple of 8; a shorter vector is one lane.
         weights: The filter h.
         half: K; codes are 0 to ``2 K - 1``.
         restart: Values after which the memory is forgotten inside a lane; 0: never.
     """
+    lane = min(lane, steps.size)
     part = lane * _LANES
     for begin in range(0, steps.size, part):
         values = steps[begin : begin + part]

@@ -13,10 +13,11 @@ import numpy as np
 from updates.arrays import F32
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
+from updates.codecs.grid import Grid, covering
 from updates.codecs.groups import Groups, check_bucket, peaks
 from updates.codecs.parameters import check_int
 from updates.codecs.rounding import stochastic
-from updates.codecs.scaled import Grid, PlainScaledCodec, covering
+from updates.codecs.scaled import PlainScaledCodec
 from updates.layout import Layout
 
 
@@ -24,10 +25,10 @@ from updates.layout import Layout
 class StocQCodec(PlainScaledCodec):
     """The ``2 K = 2**bits`` levels ``+-(j - 1/2) d``, j = 1..K, with ``d = 2 max|x| / (2 K - 1)``.
 
-    Wire layout of the body: as ``ScaledCodec``, with ``zero = K - 1/2`` and d as the scale of each
-    bucket. ``bits + 32 / bucket`` bits a value.
+    Wire layout of the body: as ``ScaledCodec``, with ``stride = 2``, ``top = 2 K - 1`` and ``d /
+    2`` as the scale of each bucket. ``bits + 32 / bucket`` bits a value.
 
-    Unbiased up to ``2**-17 * d``: a value between two levels takes the upper one with the
+    Unbiased up to ``2**-16 * d``: a value between two levels takes the upper one with the
     probability of its share of the way. Error below d, variance at most ``d**2 / 4``. With one bit
     each value becomes plus or minus the largest of its bucket.
 
@@ -74,7 +75,7 @@ class StocQCodec(PlainScaledCodec):
         return Groups.buckets(layout, self.bucket)
 
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        return covering(peaks(vector, groups), self.grid.zero, self.grid.max_scale)
+        return covering(peaks(vector, groups), self.grid.top, self.grid.max_scale)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         return stochastic(steps, self.grid.zero, rng)

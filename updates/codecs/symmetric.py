@@ -14,10 +14,11 @@ import numpy as np
 from updates.arrays import F32
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
+from updates.codecs.grid import Grid, covering
 from updates.codecs.groups import Groups, peaks
 from updates.codecs.parameters import check_choice, check_flag, check_int
 from updates.codecs.rounding import nearest, stochastic
-from updates.codecs.scaled import Grid, PlainScaledCodec, covering
+from updates.codecs.scaled import PlainScaledCodec
 from updates.layout import Layout
 
 
@@ -25,10 +26,10 @@ from updates.layout import Layout
 class SymmetricCodec(PlainScaledCodec):
     """Codes of ``L = 2**(bits - 1) - 1`` levels to either side of zero.
 
-    Wire layout of the body: as ``ScaledCodec``, with ``zero = L``; code ``2 L + 1`` is refused.
-    ``bits + 32 / (values a scale)`` bits a value.
+    Wire layout of the body: as ``ScaledCodec``, with ``stride = 1`` and ``top = L``; code ``2 L +
+    1`` is refused. ``bits + 32 / (values a scale)`` bits a value.
 
-    With ``scale = max|x| / L``: stochastic rounding is unbiased up to ``2**-17 * scale``, its
+    With ``scale = max|x| / L``: stochastic rounding is unbiased up to ``2**-16 * scale``, its
     error below ``scale`` and its variance at most ``scale**2 / 4``. Nearest rounding is biased,
     its error at most ``scale / 2`` and never above ``|x|``.
 
@@ -81,7 +82,7 @@ class SymmetricCodec(PlainScaledCodec):
         return Groups.tensors(layout)
 
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        return covering(peaks(vector, groups), self.grid.zero, self.grid.max_scale)
+        return covering(peaks(vector, groups), self.grid.top, self.grid.max_scale)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         if self.stochastic:

@@ -44,7 +44,7 @@ class TernGradCodec(Codec):
     ``1.6 + 32 / (values a tensor)`` bits a value.
 
     Variance of a clipped value: ``|x| (s - |x|)``, at most ``s**2 / 4``. Unbiased up to
-    ``2**-17 * s`` without clipping (``clip`` 0); with it, values beyond the clip lose the excess.
+    ``2**-16 * s`` without clipping (``clip`` 0); with it, values beyond the clip lose the excess.
 
     Error feedback: forbidden; the variance exceeds the update as a rule.
 
@@ -81,7 +81,7 @@ class TernGradCodec(Codec):
         scales = self._largest(vector, groups).astype("<f4")
         digits = np.zeros(layout.size + -layout.size % _DIGITS, dtype=np.uint8)
         begin = 0
-        for steps in in_steps(vector, groups, scales):
+        for steps in in_steps(vector, groups, scales, 1):
             np.clip(steps, -1, 1, out=steps)
             digits[begin : begin + steps.size] = stochastic(steps, 1, rng)
             begin += steps.size
@@ -128,7 +128,7 @@ def _decoded(packed: U8, scales: F32, layout: Layout) -> Iterator[Block]:
         first, last = span.start // _DIGITS, -(-span.stop // _DIGITS)
         digits = _TABLE[packed[first:last]].reshape(-1)[span.start - first * _DIGITS :]
         for piece in pieces:
-            values = digits[piece.inside(span)].astype(np.float32)
+            values = digits[piece.inside].astype(np.float32)
             values -= np.float32(1)
-            values *= scales[piece.groups.start]
+            values *= scales[piece.group]
             yield piece.where, values

@@ -33,7 +33,7 @@ class UniformCodec(Codec):
     ``s = (hi - lo) / (2**bits - 1)``, in float64 and rounded once to float32.
     ``bits + 64 / (values a tensor)`` bits a value.
 
-    Stochastic rounding is unbiased up to ``2**-17 * s``, its error below s and its variance at
+    Stochastic rounding is unbiased up to ``2**-16 * s``, its error below s and its variance at
     most ``s**2 / 4``. Nearest rounding is biased, its error at most ``s / 2``.
 
     Error feedback: forbidden. Zero need not be a level, so that many small values beside a large
@@ -79,11 +79,9 @@ class UniformCodec(Codec):
         for span, pieces in Groups.tensors(layout).pieces():
             block = np.empty(span.stop - span.start, dtype=np.float32)
             for piece in pieces:
-                low, step = float(ranges[piece.groups.start, 0]), steps[piece.groups.start]
+                low, step = float(ranges[piece.group, 0]), steps[piece.group]
                 shifted = np.subtract(vector[piece.where], low, dtype=np.float64)
-                np.divide(
-                    shifted, step or np.inf, out=block[piece.inside(span)], casting="same_kind"
-                )
+                np.divide(shifted, step or np.inf, out=block[piece.inside], casting="same_kind")
             codes = stochastic(block, 0, rng) if self.stochastic else nearest(block, 0)
             parts.append(packing.pack(codes, self.bits).data)
         return parts
@@ -113,9 +111,7 @@ class UniformCodec(Codec):
         for span, pieces in Groups.tensors(layout).pieces():
             codes = packing.unpack_span(packed, span, self.bits)
             for piece in pieces:
-                values = np.multiply(
-                    codes[piece.inside(span)], steps[piece.groups.start], dtype=np.float64
-                )
-                values += float(ranges[piece.groups.start, 0])
-                np.minimum(values, float(ranges[piece.groups.start, 1]), out=values)
+                values = np.multiply(codes[piece.inside], steps[piece.group], dtype=np.float64)
+                values += float(ranges[piece.group, 0])
+                np.minimum(values, float(ranges[piece.group, 1]), out=values)
                 yield piece.where, values.astype(np.float32)

@@ -110,8 +110,8 @@ class FixedNoise:
         self.values = np.array(values, dtype=np.uint16)
 
     def integers(self, low, high, *, size, dtype):
-        assert (low, high, dtype) == (0, 65536, np.uint16)
-        return np.resize(self.values, size)
+        assert (low, high, dtype) == (0, 2**64, np.uint64)
+        return np.resize(self.values, 4 * size).astype("<u2").view("<u8")
 
 
 @pytest.mark.parametrize("value", [0.3, -0.3, 0.49999, 5e-6, -100.7, 0.0, 126.0])

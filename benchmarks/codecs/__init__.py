@@ -1,0 +1,1 @@
+"""Error and speed of every codec, in this process: ``python -m benchmarks.codecs``."""
