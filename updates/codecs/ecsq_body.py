@@ -86,7 +86,7 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
     form, places = _form(levels.size, positions, tokens)
     if form != _ALL_CODED:
         symbols = tokens - np.uint8(1)
-    counts = np.bincount(symbols)
+    counts = rans.count_symbols(symbols)
     around = rans.ideal_bits(counts) / _BYTE_BITS + len(plain) + len(places)
     code, carried = rans.encode(symbols, counts, plain, around)
     head = HEAD.pack(positions.size, exponent, form, step, len(code))
@@ -98,7 +98,7 @@ def _form(size: int, positions: rice.Positions, tokens: Tokens) -> tuple[int, by
     """Return the form and the code of the positions, if they are apart."""
     if positions.size > _MOST_APART * size:
         return _ALL_CODED, b""
-    counts = np.bincount(tokens)
+    counts = rans.count_symbols(tokens)
     apart = rans.ideal_bits(counts)
     counts[0] = size - positions.size
     parameter = rice.best_parameter(positions.size, size)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import PayloadError
+from updates.arrays import spans
 from updates.codecs.rans_frequencies import MAX_FREQUENCIES_BYTES, pack, quantize, unpack
 from updates.codecs.rans_lanes import STATE_FLOOR, decode_rows, encode_rows
 
@@ -28,6 +29,7 @@ Symbols = NDArray[np.uint8]
 
 _LANES = struct.Struct("<H")
 _MAX_LANES = (1 << 16) - 1
+_ALPHABET = 256
 _STATE_BYTES = 4
 _WORD_BYTES = 2
 #: Ballast that one lane carries.
@@ -52,6 +54,14 @@ class Decoded:
     symbols: Symbols
     alphabet: int
     ballast: bytes
+
+
+def count_symbols(symbols: Symbols) -> NDArray[np.int64]:
+    """Return how often each symbol occurs, up to the largest; of no symbols nothing."""
+    counts = np.zeros(_ALPHABET, dtype=np.int64)
+    for span in spans(0, symbols.size):
+        counts += np.bincount(symbols[span], minlength=_ALPHABET)
+    return np.trim_zeros(counts, "b")
 
 
 def ideal_bits(counts: NDArray[np.integer]) -> float:
