@@ -167,6 +167,7 @@ class Books:
         found = TaskAudit(name, task.progress.state, accepted=len(rows))
         _count(found, rounds, rows, self.refusals(name))
         _check_rows(found, rounds, rows)
+        _check_references(found, rows)
         _check_totals(found, task)
         _check_chain(found, task, rounds)
         self._check_payloads(found, rows)
@@ -277,6 +278,19 @@ def _check_rows(
         if row.round in ended and row.settled != "counted" and not row.reason:
             found.lost += 1
             found.findings.append(f"{_name(row)}: neither counted nor discarded with a reason")
+
+
+def _check_references(found: TaskAudit, rows: list[ContributionRecord]) -> None:
+    """Check that each update builds on its device's last counted round, or on none."""
+    last: dict[str, int] = {}
+    for row in rows:
+        counted = last.get(row.device, 0)
+        if row.reference not in (0, counted):
+            found.findings.append(
+                f"{_name(row)}: builds on round {row.reference}, counted last was {counted}"
+            )
+        if row.settled == "counted":
+            last[row.device] = row.round
 
 
 def _check_totals(found: TaskAudit, task: TaskRecord) -> None:

@@ -34,7 +34,8 @@ def references(store: Store, task: TaskRecord, devices: Iterable[str]) -> tuple[
 
 def fault(store: Store, task: TaskRecord, device: str, reference: int) -> str | None:
     """Return what is wrong with the reference of an update; None: nothing."""
-    told = references(store, task, (device,))
-    if not told or reference in (0, *told):
+    (told,) = references(store, task, (device,)) or (0,)
+    if reference in (0, told):
         return None
-    return f"reference: {reference}, the update must build on round {told[0]}, or on none (0)"
+    instead = f"round {told}, or on none (0)" if told else "none (0)"
+    return f"reference: {reference}, the update must build on {instead}"

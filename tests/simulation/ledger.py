@@ -32,7 +32,7 @@ from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
 from tests.simulation.oracle import Oracle
-from tests.simulation.recollection import Kept, Recollection, after, digest, recollection_of
+from tests.simulation.recollection import Kept, Trained, recollection_of, summands_of
 from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
 
@@ -57,18 +57,6 @@ class ViolationError(AssertionError):
     def __init__(self, rule: str, text: str) -> None:
         super().__init__(f"{rule}: {text}")
         self.rule = rule
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One update as its device made it."""
-
-    sha256: str
-    examples: int
-    delta: np.ndarray
-    is_poison: bool
-    #: Of a task whose devices keep something from round to round.
-    recollection: Recollection | None = None
 
 
 class Ended(NamedTuple):
@@ -384,32 +372,12 @@ class Ledger:
     def _summands(
         self, key: tuple[str, int], updates: dict[str, Trained]
     ) -> list[tuple[int, np.ndarray]]:
-        """Return what a committed round must be the mean of; check what its devices keep."""
         kept = self.memory.kept.setdefault(key[0], {})
-        for device, one in updates.items():
-            if one.recollection is not None:
-                kept[device] = self._kept(key, device, one, kept.get(device))
-        recollections = [one.recollection for one in updates.values()]
-        if any(one is not None and one.kind == "lazy" for one in recollections):
-            return [(one.examples, one.vector) for _, one in sorted(kept.items())]
-        return [
-            (one.examples, one.recollection.decoded if one.recollection else one.delta)
-            for one in updates.values()
-        ]
-
-    def _kept(self, key: tuple[str, int], device: str, one: Trained, before: Kept | None) -> Kept:
-        found = one.recollection
-        assert found is not None
-        last = 0 if before is None else before.round
-        allowed = {0, last} if self._is_restored else {last}
-        if found.reference not in allowed:
-            text = f"{device} builds on round {found.reference}, counted last was {last}"
-            self._fail("memory", f"{key}: {text}")
-        vector = after(found, before if found.reference else None, one.delta)
-        if digest(vector) != found.held:
-            self._fail("memory", f"{key}: {device} holds another vector than it should")
-        self.counts["built on"] += found.reference > 0
-        return Kept(key[1], vector, one.examples)
+        try:
+            return summands_of(key[1], updates, kept, is_restored=self._is_restored)
+        except ValueError as error:
+            self._fail("memory", f"{key}: {error}")
+            return []
 
     def _check_tasks(
         self,

@@ -33,6 +33,18 @@ class Recollection:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """One update as its device made it."""
+
+    sha256: str
+    examples: int
+    delta: np.ndarray
+    is_poison: bool
+    #: Of a task whose devices keep something from round to round.
+    recollection: Recollection | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What a device holds once a round is counted."""
 
@@ -51,17 +63,46 @@ def recollection_of(layout: "Layout", work: Work, update: EncodedUpdate) -> Reco
     return Recollection(work.plan.memory, decoded, update.reference, update.memory.sha256)
 
 
-def after(one: Recollection, before: Kept | None, delta: np.ndarray) -> np.ndarray:
+def summands_of(
+    number: int, updates: dict[str, Trained], kept: dict[str, Kept], *, is_restored: bool
+) -> list[tuple[int, np.ndarray]]:
+    """Return what a committed round must be the mean of, weighted; ``kept`` is brought up to it.
+
+    Raises:
+        ValueError: A device built on another round than it should, or holds something else.
+    """
+    found = []
+    for device, one in sorted(updates.items()):
+        counted = one.delta
+        if one.recollection is not None:
+            counted = one.recollection.decoded
+            vector = _checked(device, one, kept.get(device), is_restored=is_restored)
+            kept[device] = Kept(number, vector, one.examples)
+        found.append((one.examples, counted))
+    if any(one.recollection and one.recollection.kind == "lazy" for one in updates.values()):
+        return [(one.examples, one.vector) for _, one in sorted(kept.items())]
+    return found
+
+
+def _checked(
+    device: str, trained: Trained, before: Kept | None, *, is_restored: bool
+) -> np.ndarray:
     """Return what a device must hold after a counted round."""
-    held = np.zeros_like(delta) if before is None else before.vector
+    one, delta = trained.recollection, trained.delta
+    assert one is not None
+    last = 0 if before is None else before.round
+    if one.reference != last and not (is_restored and one.reference == 0):
+        message = f"{device} builds on round {one.reference}, counted last was {last}"
+        raise ValueError(message)
+    held = before.vector if before is not None and one.reference else np.zeros_like(delta)
     if one.kind == "lazy":
-        return _within(held + one.decoded)
-    return _within(_within(delta + held) - one.decoded)
-
-
-def digest(vector: np.ndarray) -> str:
-    """Return the digest under which a device keeps a vector."""
-    return hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest()
+        vector = _within(held + one.decoded)
+    else:
+        vector = _within(_within(delta + held) - one.decoded)
+    if hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest() != one.held:
+        message = f"{device} holds another vector than it should"
+        raise ValueError(message)
+    return vector
 
 
 def _within(vector: np.ndarray) -> np.ndarray:

@@ -115,6 +115,11 @@ def test_a_late_update_and_an_abandoned_round_do_not_count(rig, devices):
 def test_a_task_without_memory_tells_nothing(rig, devices):
     first = submit(rig, "int8")
     assert (first.plan.memory, first.references, first.lazy) == ("none", (), None)
+    refused = rig.update("a", first, reference=1)
+    assert (refused.code, refused.detail) == (
+        "E_REFERENCE",
+        "reference: 1, the update must build on none (0)",
+    )
     rig.submit(task="u", codec="topk", error_feedback=False)
     rig.work()
     assert rig.newest().plan.memory == "none"
@@ -353,6 +358,19 @@ def test_a_contribution_that_builds_on_nothing_held_is_no_aggregate():
     contributions = lazy_sum.Contributions(np.zeros(LAYOUT.size, np.float32), (one,))
     with pytest.raises(lazy_sum.StrategyError, match="a: builds on round 7, of which no vector"):
         lazy_sum.run_lazily(FedAvg(), {}, contributions)
+
+
+def test_an_audit_finds_an_update_that_builds_on_another_round(rig, devices):
+    submit(rig, "topk")
+    play(rig, devices)
+    play(rig, devices)
+    play(rig, devices)
+    assert_audited(rig)
+    with rig.connection as connection:
+        connection.execute("UPDATE contributions SET reference = 1 WHERE round = 3")
+    with open_books(rig.root, {}) as books:
+        found = books.audit("t").findings
+    assert "round 3, a: builds on round 1, counted last was 2" in found
 
 
 def test_the_terms_are_small_json_in_the_tasks_row(rig, devices):
