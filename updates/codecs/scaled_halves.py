@@ -66,3 +66,11 @@ def decode_times(halves: Halves, exponent: int, factor: float) -> F32:
     values = np.ldexp(halves.astype(np.float64), exponent - _TOP_EXPONENT)
     values *= factor
     return np.clip(values, -_MAX_F32, _MAX_F32).astype(np.float32)
+
+
+def times_power_of_two(vector: F32, exponent: int) -> F32:
+    """Return a vector times ``2**exponent``; in two steps, since one factor could overflow."""
+    half = exponent // 2
+    scaled: F32 = vector * np.float32(math.ldexp(1, half))
+    scaled *= np.float32(math.ldexp(1, exponent - half))
+    return scaled
