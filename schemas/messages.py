@@ -156,6 +156,8 @@ class TrainingPlan(WireMessage):
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
     requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
+    #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
+    bids: bool = False
 
 
 class Settlement(WireMessage):
@@ -268,6 +270,8 @@ class UpdateManifest(WireMessage):
     num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
     metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)
     train_s: float = Field(default=0.0, ge=0)
+    #: In a round with an uplink budget, see ``schemas.bids``; nothing is pulled before a need.
+    bid: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}\z")
 
 
 class Need(WireMessage):

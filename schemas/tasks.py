@@ -151,6 +151,11 @@ class TaskSubmission(PersonMessage):
     codec: Name = "int8"
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     selection: Literal["all", "random"] = "random"
+    #: A round's budget: what its updates may cost together, and who is served first.
+    uplink_budget_bits: int | None = Field(default=None, ge=8, lt=1 << 53)
+    budget_max_clock: int = Field(default=10, ge=1, le=0xFFFF, description="then a bid is forced")
+    budget_bid_share: float = Field(default=0.5, ge=0, le=1, description="of the deadline")
+    scale_exponent: float = Field(default=0.0, ge=0, le=1, description="step by number selected")
     target: Target | None = None
     privacy: Privacy = Privacy()
     seed: int = Field(default=0, ge=0, lt=1 << 53)
@@ -192,6 +197,8 @@ class RoundSummary(WireMessage):
     uplink_bytes: int = Field(default=0, ge=0, description="encoded updates, as accepted")
     downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
     metrics: dict[str, float] = Field(default_factory=dict)
+    bids: int = Field(default=0, ge=0, description="in a round with an uplink budget")
+    granted: int = Field(default=0, ge=0, description="of those bids")
 
 
 class TaskStatus(WireMessage):

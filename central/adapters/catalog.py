@@ -39,6 +39,13 @@ class InstalledCatalog:
         self._modeler.check(submission)
         create(submission.codec, submission.codec_params)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
+        if submission.scale_exponent and submission.strategy not in registry.SCALED:
+            known = ", ".join(sorted(registry.SCALED))
+            message = (
+                f"scale_exponent: {submission.scale_exponent:g} with strategy "
+                f"{submission.strategy!r}: only {known} take it; use 0"
+            )
+            raise ValueError(message)
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core.budget import selection_scale
 from central.core.strategies import registry
 from central.core.strategies.base import (
     F32,
@@ -64,7 +65,9 @@ class StoredRounds:
             submission.strategy, submission.strategy_params, self.strategies
         )
         layout, model = read_model(self.object_path(record.base_model_sha256))
-        contributions = Contributions(model, self._contributions(task, record, layout))
+        items = self._contributions(task, record, layout)
+        scale = selection_scale(len(items), task.min_clients, submission.scale_exponent)
+        contributions = Contributions(model, items, scale)
         state = _load_state(stored) if stored else strategy.init(model)
         state, new = _run(strategy, state, contributions)
         return layout, new, _dump_state(state)

@@ -135,6 +135,7 @@ class Assignments:
         number = record.state.number
         key = (task.task, number, region)
         waiting = set(members) - self._answered.get((task.task, number), set())
+        waiting &= record.state.asked
         if not waiting - record.state.reported - record.state.failed:
             self._repeats.pop(key, None)
             return
@@ -267,4 +268,5 @@ def _plan(task: TaskRecord) -> TrainingPlan:
         codec_params=asked.codec_params,
         privacy=asked.privacy,
         requires=asked.requires,
+        bids=asked.uplink_budget_bits is not None,
     )

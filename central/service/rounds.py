@@ -6,6 +6,7 @@ from dataclasses import replace
 from central.core import rounds as core
 from central.core import tasks
 from central.service.assignments import Assignments
+from central.service.bids import Bids
 from central.service.desk import Desk
 from central.service.openings import Openings
 from central.service.ports import (
@@ -27,10 +28,13 @@ from transport.failpoints import failpoint
 class Rounds:
     """Opens rounds, feeds them events, and carries out what the core instructs."""
 
-    def __init__(self, desk: Desk, openings: Openings, assignments: Assignments) -> None:
+    def __init__(
+        self, desk: Desk, openings: Openings, assignments: Assignments, bids: Bids
+    ) -> None:
         self._desk = desk
         self._openings = openings
         self._assignments = assignments
+        self._bids = bids
 
     def on_event(
         self, task: str, number: int, event: core.RoundEvent, now_s: float
@@ -40,6 +44,14 @@ class Rounds:
         record = self._desk.open_round(found) if found else None
         if record is None or record.state.number != number:
             return
+        yield from self._step(record, event, now_s)
+        if record.state.is_bidding and not isinstance(event, core.BidsCollected | core.BidsGranted):
+            collected = core.BidsCollected(self._bids.bidders(task, number), now_s)
+            yield from self.on_event(task, number, collected, now_s)
+
+    def _step(
+        self, record: RoundRecord, event: core.RoundEvent, now_s: float
+    ) -> Iterator[Outgoing]:
         before = record.state
         state, instructions = core.transition(before, event)
         if state == before and not instructions:
@@ -47,7 +59,7 @@ class Rounds:
         record = replace(record, state=state)
         self._desk.store.save_round(record)
         failpoint("central.round.saved")
-        self._desk.touch(task, urgent=state.reason != before.reason)
+        self._desk.touch(record.task, urgent=state.reason != before.reason)
         for instruction in instructions:
             yield from self._carry_out(record, instruction, now_s)
 
@@ -64,6 +76,10 @@ class Rounds:
                 self._aggregate(replace(record, contributors=contributors))
             case core.SeekReplacements(count):
                 yield from self._replace(record, count, now_s)
+            case core.GrantBids(candidates):
+                yield from self._grant(record, candidates, now_s)
+            case core.AnswerBids():
+                self._bids.answer_due(record.task, record.state.number)
             case core.AbandonRound(reason):
                 yield from self._abandon(record, reason, now_s)
             case core.CommitRound() | core.TellExtension():
@@ -77,6 +93,14 @@ class Rounds:
         state = self._desk.store.strategy_state(record.task)
         self._desk.jobs.append(AggregateRound(task, record, state))
         failpoint("central.aggregation.due")
+
+    def _grant(
+        self, record: RoundRecord, candidates: frozenset[str], now_s: float
+    ) -> Iterator[Outgoing]:
+        grants = self._bids.grants(self._desk.task(record.task), record, candidates)
+        event = core.BidsGranted(grants, len(candidates))
+        yield from self.on_event(record.task, record.state.number, event, now_s)
+        failpoint("central.bids.granted")
 
     def _replace(self, record: RoundRecord, count: int, now_s: float) -> Iterator[Outgoing]:
         task = self._desk.task(record.task)
@@ -272,7 +296,10 @@ class Rounds:
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
             downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+            bids=record.state.bids,
+            granted=len(record.state.grants or ()),
         )
+        self._bids.forget(record.task, record.state.number)
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)
         )

@@ -37,7 +37,7 @@ from updates.codecs.registry import create
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 from updates.model_file import decode_model
-from updates.pipeline import encode_update
+from updates.pipeline import encode_update, l2_norm
 
 F32 = NDArray[np.float32]
 
@@ -102,7 +102,7 @@ class JobRun:
         payload = _encode(work.plan, layout, result.delta, seed)
         failpoint("device.update.encoded")
         manifest, digests = describe(payload)
-        inline = manifest.size <= MAX_INLINE_BYTES
+        inline = manifest.size <= MAX_INLINE_BYTES and not work.plan.bids
         file = None if inline else _write(payload, self.scratch)
         return EncodedUpdate(
             manifest=manifest.model_copy(update={"inline": inline}),
@@ -111,6 +111,7 @@ class JobRun:
             num_examples=result.num_examples,
             metrics=_finite(result.metrics),
             train_s=self.clock() - began_s,
+            gain=_gain(work.plan, layout, payload) if work.plan.bids else None,
         )
 
     def _train(
@@ -169,6 +170,12 @@ def _encode(plan: TrainingPlan, layout: Layout, delta: F32, seed: int) -> bytes:
         raise JobError(Refusal("codec", str(error))) from error
     except PayloadError as error:
         raise JobError(Refusal("training", str(error))) from error
+
+
+def _gain(plan: TrainingPlan, layout: Layout, payload: bytes) -> float:
+    """Return the squared norm of what central would decode."""
+    decoded = create(plan.codec, plan.codec_params).decode(payload, layout)
+    return l2_norm(decoded) ** 2
 
 
 def _write(payload: bytes, scratch: Path) -> Path:

@@ -121,7 +121,8 @@ class Jobs:
         if record is None:
             self._uploads.discard(update)
             return []
-        xfer = self._uploads.add(record, update, now_s)
+        clock = self._store.bids_lost(key.task, key.round)
+        xfer = self._uploads.add(record, update, clock, now_s)
         failpoint("device.update.stored")
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))

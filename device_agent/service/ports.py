@@ -119,6 +119,7 @@ class EncodedUpdate:
         num_examples: Distinct examples trained on.
         metrics: As measured while training; all finite.
         train_s: How long training and encoding took.
+        gain: Squared norm of the decoded update, where its round has an uplink budget.
     """
 
     manifest: ObjectManifest
@@ -127,6 +128,7 @@ class EncodedUpdate:
     num_examples: int
     metrics: dict[str, float]
     train_s: float
+    gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from device_agent.core.quota import Owed
 from device_agent.service.ports import EncodedUpdate
 from device_agent.service.records import JobRecord
 from device_agent.service.wire import Wire
+from schemas.bids import Bid
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
 from transport.events import Outgoing
@@ -26,8 +27,16 @@ class Uploads:
         self._outbox = outbox
         self._sender = sender
 
-    def add(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+    def add(
+        self, record: JobRecord, update: EncodedUpdate, clock: int, now_s: float
+    ) -> str | None:
         """Store an update's outbox row and its file.
+
+        Args:
+            record: The job.
+            update: What it gave.
+            clock: Updates of the task in a row that were not granted; part of a bid.
+            now_s: Now, unix seconds.
 
         Returns:
             Its transfer id; None when its file is gone, and nothing was stored.
@@ -42,7 +51,7 @@ class Uploads:
             task=key.task,
             round_number=key.round,
             device=device,
-            frame=self._frame(xfer, record, update),
+            frame=self._frame(xfer, record, update, clock),
             sha256=manifest.sha256,
             size=manifest.size,
             created_s=now_s,
@@ -105,7 +114,9 @@ class Uploads:
             failpoint("device.update.adopted")
         return self._objects.has(update.manifest.sha256)
 
-    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate) -> bytes:
+    def _frame(
+        self, xfer: str, record: JobRecord, update: EncodedUpdate, clock: int
+    ) -> bytes:
         key = record.key
         body = UpdateManifest(
             xfer=xfer,
@@ -119,7 +130,14 @@ class Uploads:
             num_examples=update.num_examples,
             metrics=update.metrics,
             train_s=update.train_s,
+            bid=_bid(update, clock),
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail
         )
+
+
+def _bid(update: EncodedUpdate, clock: int) -> str | None:
+    if update.gain is None:
+        return None
+    return Bid(update.gain, clock, update.manifest.size).encode()
