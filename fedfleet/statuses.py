@@ -12,6 +12,8 @@ from schemas.topics import Kind
 ROUND_COLUMNS = (
     "round", "outcome", "clients", "accuracy", "loss", "seconds", "up", "down", "x float32",
 )  # fmt: skip
+#: Shown beside them where a round had an uplink budget.
+GRANTED_COLUMN = "granted"
 _FLOAT32_BYTES = 4
 
 
@@ -60,8 +62,17 @@ def round_cells(summary: RoundSummary, parameters: int) -> tuple[str, ...]:
 
 
 def rounds_table(rounds: Sequence[RoundSummary], parameters: int) -> str:
-    """Return the table of ended rounds."""
-    return table(ROUND_COLUMNS, [round_cells(item, parameters) for item in rounds])
+    """Return the table of ended rounds; bids are a column where there were any."""
+    rows = [round_cells(item, parameters) for item in rounds]
+    if not any(item.bids for item in rounds):
+        return table(ROUND_COLUMNS, rows)
+    granted = [_granted(item) for item in rounds]
+    with_bids = [(*row, cell) for row, cell in zip(rows, granted, strict=True)]
+    return table((*ROUND_COLUMNS, GRANTED_COLUMN), with_bids)
+
+
+def _granted(summary: RoundSummary) -> str:
+    return f"{summary.granted} of {summary.bids} bids" if summary.bids else "-"
 
 
 def round_line(summary: RoundSummary, parameters: int) -> str:
@@ -69,10 +80,11 @@ def round_line(summary: RoundSummary, parameters: int) -> str:
     _, outcome, clients, accuracy, loss, seconds, up, down, ratio = round_cells(
         summary, parameters
     )
-    return (
+    line = (
         f"round {summary.round} {outcome}: accuracy {accuracy}, loss {loss}, {clients} clients, "
         f"{seconds} s, up {up} ({ratio} x smaller than float32), down {down}"
     )
+    return f"{line}, granted {_granted(summary)}" if summary.bids else line
 
 
 def state_line(status: TaskStatus) -> str:

@@ -50,8 +50,8 @@ class Bid:
         """
         if not self.gain >= 0 or self.clock < 0 or not 1 <= self.size_bytes <= MAX_OBJECT_BYTES:
             message = (
-                f"bid: gain {self.gain}, clock {self.clock}, size_bytes {self.size_bytes}: must be "
-                f"0 or more, 0 or more, and 1 to {MAX_OBJECT_BYTES}"
+                f"bid: gain {self.gain}, clock {self.clock}, size_bytes {self.size_bytes}: "
+                f"must be 0 or more, 0 or more, and 1 to {MAX_OBJECT_BYTES}"
             )
             raise ValueError(message)
         clock = min(self.clock, MAX_CLOCK)

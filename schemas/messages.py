@@ -306,6 +306,11 @@ class Receipt(WireMessage):
         """Whether the sender may forget the object."""
         return self.status != "held" and self.retry_after_s is None
 
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the update was in time and in order, and its bid was not granted."""
+        return self.status == "late" and self.code == "E_BUDGET"
+
 
 class Get(WireMessage):
     """Repair of a download: send these chunks of this object."""

@@ -78,4 +78,4 @@ def selection_scale(selected: int, expected: int, exponent: float) -> float:
         expected: How many there should be, at least 1.
         exponent: 0 to 1.
     """
-    return min(4.0, max(0.25, (selected / expected) ** exponent))
+    return min(4.0, max(0.25, math.pow(selected / expected, exponent)))

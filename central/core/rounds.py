@@ -211,17 +211,10 @@ class TaskEnded:
     reason: str
 
 
+#: What is heard of clients.
+ClientEvent = UpdateAccepted | ClientFailed | ClientLost | ClientReturned | ReplacementsSought
 #: Events that matter only while updates are awaited.
-ReportingEvent = (
-    UpdateAccepted
-    | ClientFailed
-    | ClientLost
-    | ClientReturned
-    | ReplacementsSought
-    | BidsCollected
-    | BidsGranted
-    | TimePassed
-)
+ReportingEvent = ClientEvent | BidsCollected | BidsGranted | TimePassed
 RoundEvent = (
     ReportingEvent | ModelAggregated | AggregationFailed | AggregationInterrupted | TaskEnded
 )
@@ -306,6 +299,18 @@ def transition(state: RoundState, event: RoundEvent) -> Outcome:
 
 def _while_reporting(state: RoundState, event: ReportingEvent) -> Outcome:
     match event:
+        case BidsCollected(bidders, now_s):
+            return _collect(state, bidders, now_s)
+        case BidsGranted(grants, bids):
+            return _grant(state, grants, bids)
+        case TimePassed(now_s):
+            return _at(state, now_s)
+        case _:
+            return _with_client(state, event)
+
+
+def _with_client(state: RoundState, event: ClientEvent) -> Outcome:
+    match event:
         case UpdateAccepted(device):
             return _report(state, device)
         case ClientFailed(device):
@@ -316,12 +321,6 @@ def _while_reporting(state: RoundState, event: ReportingEvent) -> Outcome:
             return _without(replace(state, lost=state.lost - {device}))
         case ReplacementsSought(found):
             return _after_search(replace(state, cohort=state.cohort | found))
-        case BidsCollected(bidders, now_s):
-            return _collect(state, bidders, now_s)
-        case BidsGranted(grants, bids):
-            return _grant(state, grants, bids)
-        case TimePassed(now_s):
-            return _at(state, now_s)
         case _:
             assert_never(event)
 

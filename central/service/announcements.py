@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
@@ -89,7 +90,7 @@ class Announcements:
             or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
-            phase=None if progress.is_final else record.state.phase.value if record else None,
+            phase=None if progress.is_final or not record else _phase(record.state),
             rounds=progress.rounds,
             committed=progress.committed,
             abandoned=progress.abandoned,
@@ -123,6 +124,10 @@ class Announcements:
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)
+
+
+def _phase(state: RoundState) -> str:
+    return "bidding" if state.is_bidding else state.phase.value
 
 
 def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:

@@ -45,7 +45,9 @@ class Rounds:
         if record is None or record.state.number != number:
             return
         yield from self._step(record, event, now_s)
-        if record.state.is_bidding and not isinstance(event, core.BidsCollected | core.BidsGranted):
+        if record.state.is_bidding and not isinstance(
+            event, core.BidsCollected | core.BidsGranted
+        ):
             collected = core.BidsCollected(self._bids.bidders(task, number), now_s)
             yield from self.on_event(task, number, collected, now_s)
 

@@ -63,7 +63,7 @@ class UpdateRefusedError(WireError):
 class Uploads:
     """Takes offers, fetches what is large, accepts or refuses."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
+    def __init__(
         self,
         desk: Desk,
         registry: Registry,

@@ -99,6 +99,8 @@ class Uploads:
         failpoint("device.receipt.applied")
         if effect.entry is None or not effect.final:
             return None
+        if receipt.is_over_budget:
+            _LOG.info("update_not_granted", xfer=receipt.xfer, detail=receipt.detail)
         if receipt.status == "rejected":
             _LOG.warning(
                 "update_rejected", xfer=receipt.xfer, code=receipt.code, detail=receipt.detail
@@ -114,9 +116,7 @@ class Uploads:
             failpoint("device.update.adopted")
         return self._objects.has(update.manifest.sha256)
 
-    def _frame(
-        self, xfer: str, record: JobRecord, update: EncodedUpdate, clock: int
-    ) -> bytes:
+    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate, clock: int) -> bytes:
         key = record.key
         body = UpdateManifest(
             xfer=xfer,

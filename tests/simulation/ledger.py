@@ -9,6 +9,7 @@ Rules, each with the name under which a violation is told:
 - *versions*: models form one chain; round numbers grow; an ended round never changes; at most one
   round of a task is open.
 - *effect*: nothing late or rejected, and nothing that nobody trained, is a contribution.
+- *budget*: ``tests.simulation.budgets``.
 - *bounded*: no queue grows without limit.
 - *boots*: no two lives of a program share a boot.
 - *fault*: no handler raised anything but a refusal.
@@ -29,6 +30,7 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
+from tests.simulation.budgets import Grants, check_budgets
 from tests.simulation.oracle import Oracle
 from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
@@ -85,6 +87,7 @@ class Memory:
     oracles: dict[str, Oracle] = field(default_factory=dict)
     #: Final receipts that central has published: status and code by transfer.
     receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    grants: dict[tuple[str, int], Grants] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         return Memory(
@@ -94,6 +97,7 @@ class Memory:
             dict(self.heads),
             {task: oracle.copy() for task, oracle in self.oracles.items()},
             dict(self.receipted),
+            dict(self.grants),
         )
 
 
@@ -250,6 +254,7 @@ class Ledger:
         if both:
             self._fail("effect", f"{min(both)[:6]} is refused and counted")
         self._check_receipts(refused)
+        check_budgets(connection, self.memory.grants, self._fail)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
         self._check_presence("central", connection, "SELECT device, boot FROM devices")
@@ -403,7 +408,9 @@ def _poisoned(update: EncodedUpdate) -> EncodedUpdate:
     size = len(update.tail) if update.manifest.inline else 64
     tail = hashlib.sha256(update.manifest.sha256.encode()).digest() * (size // 32 + 1)
     sha256 = hashlib.sha256(tail).hexdigest()
-    manifest = update.manifest.model_copy(
-        update={"sha256": sha256, "size": len(tail), "inline": True}
-    )
-    return replace(update, manifest=manifest, tail=tail, file=None)
+    fields = {"sha256": sha256, "size": len(tail), "inline": update.gain is None}
+    manifest = update.manifest.model_copy(update=fields)
+    if update.gain is None or update.file is None:
+        return replace(update, manifest=manifest, tail=tail, file=None)
+    update.file.write_bytes(tail)
+    return replace(update, manifest=manifest, tail=hashlib.sha256(tail).digest())

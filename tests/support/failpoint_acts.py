@@ -18,6 +18,8 @@ long_drill = one_task(**SMALL, rounds=4 * ROUNDS)
 long_trained = one_task(**SMALL, rounds=4 * ROUNDS, training=_TRAINED)
 stateful = one_task(**SMALL, training={**_TRAINED, "keep_state": True})
 large = one_task(**_LARGE, training=_TRAINED)
+#: Two of three updates of 2.6 KB fit.
+budgeted = one_task(**SMALL, training=_TRAINED, codec="raw-f32", uplink_budget_bits=44_000)
 late = one_task(**SMALL, training=_TRAINED, min_clients=2, cohort=3)
 late_large = one_task(**_LARGE, training=_TRAINED, min_clients=2, cohort=3, rounds=12)
 

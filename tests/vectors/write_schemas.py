@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.base import PersonMessage, WireMessage
+from schemas.bids import Bid
 from schemas.envelope import Header, encode_frame
 from schemas.ids import transfer_id
 from schemas.limits import DEFAULT_CHUNK_BYTES
@@ -192,15 +193,16 @@ EXAMPLES: tuple[Example, ...] = (
             task=TASK,
             round=3,
             device=DEVICE,
-            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
+            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE)),
             codec="int8",
             layout_sha256=LAYOUT_SHA,
             base_model_sha256=MODEL_SHA,
             num_examples=600,
             metrics={"loss": 0.125, "accuracy": 0.9375},
             train_s=2.5,
+            bid=Bid(gain=1.5, clock=3, size_bytes=len(INLINE)).encode(),
         ),
-        tail=INLINE,
+        tail=bytes.fromhex(INLINE_SHA),
         signature=b"signature",
         header=(("task", TASK), ("round", 3)),
     ),
@@ -244,6 +246,10 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         target=Target(metric="accuracy", value=0.9),
         privacy=Privacy(clip_norm=2.0),
         seed=5,
+        uplink_budget_bits=8_000_000,
+        budget_max_clock=5,
+        budget_bid_share=0.25,
+        scale_exponent=0.5,
     ),
     "plain.control": TaskControl(action="pause"),
     "plain.status": TaskStatus(
@@ -259,7 +265,11 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         min_clients=2,
         metrics={"accuracy": 0.5},
         model_sha256=MODEL_SHA,
-        history=(RoundSummary(round=2, outcome="committed", clients=2, seconds=1.5),),
+        history=(
+            RoundSummary(
+                round=2, outcome="committed", clients=2, seconds=1.5, bids=5, granted=2
+            ),
+        ),
         ts=1760000000.25,
     ),
     "plain.central": CentralState(
