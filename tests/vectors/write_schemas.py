@@ -266,9 +266,7 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         metrics={"accuracy": 0.5},
         model_sha256=MODEL_SHA,
         history=(
-            RoundSummary(
-                round=2, outcome="committed", clients=2, seconds=1.5, bids=5, granted=2
-            ),
+            RoundSummary(round=2, outcome="committed", clients=2, seconds=1.5, bids=5, granted=2),
         ),
         ts=1760000000.25,
     ),
