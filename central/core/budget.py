@@ -1,9 +1,9 @@
 """Which updates a round's uplink budget pays for.
 
-A knapsack: gains are to be had, bits are to be paid. Who has waited ``max_clock`` bids comes first,
-oldest first, so that nobody is left out for ever; the rest of the budget goes by gain per bit, or
-to the single update of most gain where that is worth more. The rest then has at least half of the
-most that it could have (Dantzig, "Discrete-Variable Extremum Problems", Operations Research 5(2),
+A knapsack: gains are to be had, bits are to be paid. Who has waited ``max_clock`` bids comes
+first, oldest first, so that nobody is left out for ever; the rest of the budget goes by gain per
+bit, or to the single update of most gain where that is worth more. That rest then has at least
+half of the most that it could have (Dantzig, "Discrete-Variable Extremum Problems", Operations Research 5(2),
 1957; Martello and Toth, "Knapsack Problems", Wiley 1990, section 2.4).
 """
 
@@ -69,9 +69,9 @@ def _that_fit(bids: Iterable[Candidate], budget_bits: int) -> list[Candidate]:
 def selection_scale(selected: int, expected: int, exponent: float) -> float:
     """Return the factor of the server's step for the number of clients that were selected.
 
-    ``clip((selected / expected) ** exponent, 1/4, 4)``: exponent 0 leaves the step as it is, 1 makes
-    it grow with the number (the sum of updates rather than their mean), 1/2 goes with adaptive
-    optimizers.
+    ``clip((selected / expected) ** exponent, 1/4, 4)``: exponent 0 leaves the step as it is, 1
+    makes it grow with the number (the sum of updates rather than their mean), 1/2 goes with
+    adaptive optimizers.
 
     Args:
         selected: Clients in the aggregate, at least 1.

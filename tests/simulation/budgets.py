@@ -1,11 +1,40 @@
-"""The rule *budget*: grants never change, and a round takes what it granted and can pay."""
+"""The rule *budget*: grants never change, a round takes what it granted and can pay, and no
+device is asked for what it has bid before central has asked.
+"""
 
 import json
 import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from schemas.envelope import decode_frame
+from schemas.messages import UpdateManifest
+from schemas.topics import Kind
+from transport.events import Outgoing
+
 Grants = frozenset[tuple[str, str]]
+
+
+class Asked:
+    """Sees to it that nobody pulls a bid before central has asked for it."""
+
+    def __init__(self, fail: Callable[[str, str], None]) -> None:
+        self._fail = fail
+        self._bids: set[str] = set()
+        self._asked: set[str] = set()
+
+    def see(self, message: Outgoing) -> None:
+        """See a message before it leaves its program."""
+        topic = message.topic
+        if topic.xfer is None or topic.address is None:
+            return
+        if topic.kind is Kind.MANIFEST and not topic.address.is_gateway:
+            if decode_frame(message.payload).body(UpdateManifest).bid is not None:
+                self._bids.add(topic.xfer)
+        elif topic.kind is Kind.NEED and topic.address.is_gateway:
+            self._asked.add(topic.xfer)
+        elif topic.kind is Kind.NEED and topic.xfer in self._bids - self._asked:
+            self._fail("budget", f"{topic.xfer[:6]} is pulled before central has asked for it")
 
 
 def check_budgets(

@@ -30,7 +30,7 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
-from tests.simulation.budgets import Grants, check_budgets
+from tests.simulation.budgets import Asked, Grants, check_budgets
 from tests.simulation.oracle import Oracle
 from tests.simulation.tiny import delta_of
 from transport.events import Outgoing
@@ -114,6 +114,7 @@ class Ledger:
         self.forgiven: set[str] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self._world = world
+        self._asked = Asked(self._fail)
         self._held: dict[str, set[str]] = defaultdict(set)
         self._finals: set[str] = set()
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
@@ -139,6 +140,7 @@ class Ledger:
 
     def published(self, program: "Program", message: Outgoing) -> None:
         """See every message before it leaves."""
+        self._asked.see(message)
         if message.topic.kind is not Kind.RECEIPT:
             return
         receipt = decode_frame(message.payload).body(Receipt)
