@@ -3,8 +3,8 @@
 A knapsack: gains are to be had, bits are to be paid. Who has waited ``max_clock`` bids comes
 first, oldest first, so that nobody is left out for ever; the rest of the budget goes by gain per
 bit, or to the single update of most gain where that is worth more. That rest then has at least
-half of the most that it could have (Dantzig, "Discrete-Variable Extremum Problems", Operations Research 5(2),
-1957; Martello and Toth, "Knapsack Problems", Wiley 1990, section 2.4).
+half of the most that it could have (Dantzig, "Discrete-Variable Extremum Problems", Operations
+Research 5(2), 1957; Martello and Toth, "Knapsack Problems", Wiley 1990, section 2.4).
 """
 
 import math

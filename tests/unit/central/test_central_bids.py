@@ -1,7 +1,11 @@
 """Central in rounds with an uplink budget: who is granted, pulled, refused, and told again."""
 
+from dataclasses import replace
+
 import pytest
 
+from central.adapters.audit import open_books
+from central.adapters.audited_budgets import budget_findings
 from central.adapters.stored_rounds import read_model
 from central.core.rounds import Grant
 from schemas.bids import Bid
@@ -213,6 +217,26 @@ def test_an_update_that_rides_inline_is_refused(rig):
     plain = job.model_copy(update={"plan": job.plan.model_copy(update={"bids": False})})
     told = rig.update("a", plain, bid=Bid(1.0, 0, UPDATE_BYTES).encode())
     assert (told.status, told.code) == ("rejected", "E_BID")
+
+
+def test_the_audit_holds_and_finds_what_is_over_the_budget_or_was_not_granted(rig):
+    made, _ = all_bid(rig, a_round(rig, rounds=1))
+    give(rig, *made["b"])
+    give(rig, *made["c"])
+    rig.work()
+    with open_books(rig.root, {}) as books:
+        found = books.audit("t")
+    assert found.findings == []
+    assert found.refused == {"late E_BUDGET": 2}
+    rows = rig.store.contributions("t", 1)
+    record = rig.store.round("t", 1)
+    assert budget_findings([record], rows) == []
+    large = [replace(row, size=10 * row.size) for row in rows]
+    bits, budget_bits = 8 * 20 * UPDATE_BYTES, 8 * (2 * UPDATE_BYTES + 7)
+    over = f"round 1: {bits} bits of updates accepted, the budget is {budget_bits}"
+    assert budget_findings([record], large) == [over]
+    other = [replace(rows[0], xfer="another")]
+    assert budget_findings([record], other) == ["round 1, b: accepted without a grant"]
 
 
 def test_when_nothing_fits_all_are_told_and_the_round_says_what_the_budget_is(rig):
