@@ -31,6 +31,65 @@ from typing import Literal
 
 from typing_extensions import assert_never
 
+from central.core.round_events import (
+    AbandonRound,
+    AggregationFailed,
+    AggregationInterrupted,
+    AnswerBids,
+    BidsCollected,
+    BidsGranted,
+    ClientEvent,
+    ClientFailed,
+    ClientLost,
+    ClientReturned,
+    CommitRound,
+    Grant,
+    GrantBids,
+    Instruction,
+    ModelAggregated,
+    ReplacementsSought,
+    ReportingEvent,
+    RoundEvent,
+    SeekReplacements,
+    StartAggregation,
+    TaskEnded,
+    TellExtension,
+    TimePassed,
+    UpdateAccepted,
+)
+
+__all__ = [
+    "MAX_AGGREGATIONS",
+    "AbandonRound",
+    "AggregationFailed",
+    "AggregationInterrupted",
+    "AnswerBids",
+    "BidsCollected",
+    "BidsGranted",
+    "ClientEvent",
+    "ClientFailed",
+    "ClientLost",
+    "ClientReturned",
+    "CommitRound",
+    "Grant",
+    "GrantBids",
+    "Instruction",
+    "ModelAggregated",
+    "Outcome",
+    "Phase",
+    "ReplacementsSought",
+    "ReportingEvent",
+    "RoundEvent",
+    "RoundState",
+    "SeekReplacements",
+    "StartAggregation",
+    "TaskEnded",
+    "TellExtension",
+    "TimePassed",
+    "UpdateAccepted",
+    "transition",
+]
+
 #: What kills central each time ends here; power cuts one after another must not.
 MAX_AGGREGATIONS = 5
 
@@ -46,14 +105,6 @@ class Phase(str, Enum):
     COMMITTED = "committed"
     #: The round ended without a model.
     ABANDONED = "abandoned"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A client whose update is pulled, and the transfer that it has bid for."""
-
-    device: str
-    xfer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,153 +178,6 @@ class RoundState:
         return self.phase in (Phase.COMMITTED, Phase.ABANDONED)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateAccepted:
-    """One client's update is on disk."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFailed:
-    """A client rejected the job or failed at it."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLost:
-    """A client went offline."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientReturned:
-    """A client is online again."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacementsSought:
-    """The fleet was searched for clients in the place of missing ones; none may be found."""
-
-    found: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class BidsCollected:
-    """So far these clients have bid; told after every other event of a round that is bidding."""
-
-    bidders: frozenset[str]
-    now_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class BidsGranted:
-    """The budget was spent on these, out of so many bids."""
-
-    grants: frozenset[Grant]
-    bids: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """The clock was read."""
-
-    now_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAggregated:
-    """The strategy has given a new global model."""
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationFailed:
-    """The strategy raised, or gave what is not a model."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationInterrupted:
-    """Central ended while it aggregated; in order when it was told to."""
-
-    was_clean: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnded:
-    """The task was cancelled while the round ran."""
-
-    reason: str
-
-
-#: What is heard of clients.
-ClientEvent = UpdateAccepted | ClientFailed | ClientLost | ClientReturned | ReplacementsSought
-#: Events that matter only while updates are awaited.
-ReportingEvent = ClientEvent | BidsCollected | BidsGranted | TimePassed
-RoundEvent = (
-    ReportingEvent | ModelAggregated | AggregationFailed | AggregationInterrupted | TaskEnded
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StartAggregation:
-    """Freeze these contributions, in this order, and aggregate them."""
-
-    contributors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SeekReplacements:
-    """Find this many more clients among the devices that fit and are free."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class GrantBids:
-    """Spend the budget on the bids of these clients, and say on which."""
-
-    candidates: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerBids:
-    """The grants stand: pull what was granted, refuse the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommitRound:
-    """Make the new model the task's model."""
-
-
-@dataclass(frozen=True, slots=True)
-class AbandonRound:
-    """End the round; every contribution is discarded with this reason."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class TellExtension:
-    """The deadline was moved; say so."""
-
-    deadline_s: float
-
-
-Instruction = (
-    StartAggregation
-    | SeekReplacements
-    | GrantBids
-    | AnswerBids
-    | CommitRound
-    | AbandonRound
-    | TellExtension
-)
 Outcome = tuple[RoundState, tuple[Instruction, ...]]
 
 

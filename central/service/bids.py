@@ -6,8 +6,9 @@ from central.core.budget import Candidate, grant
 from central.core.rounds import Grant
 from central.core.strategies.registry import weighs_examples
 from central.service.records import RoundRecord, TaskRecord
-from schemas.bids import Bid
+from schemas.bids import Bid, decode_bid
 from schemas.envelope import Frame
+from schemas.errors import WireError
 from schemas.messages import UpdateManifest
 
 
@@ -26,6 +27,29 @@ class HeardBid:
     offer: UpdateManifest
     frame: Frame
     bid: Bid
+
+
+class BidError(WireError):
+    """An update in a round with an uplink budget does not bid as it must."""
+
+    code = "E_BID"
+
+
+def read_bid(offer: UpdateManifest) -> Bid:
+    """Return the bid in a manifest.
+
+    Raises:
+        BidError: There is none, it is of another size, or the update rides inline.
+        MessageError: Its gain is not one.
+    """
+    if offer.bid is None or offer.object.inline:
+        text = "bid: the round has an uplink budget, an update needs a bid and is pulled"
+        raise BidError(text)
+    bid = decode_bid(offer.bid)
+    if bid.size_bytes != offer.object.size:
+        text = f"bid: {bid.size_bytes} bytes, object.size says {offer.object.size}"
+        raise BidError(text)
+    return bid
 
 
 class Bids:

@@ -13,12 +13,11 @@ from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
 from central.service.assignments import Assignments
-from central.service.bids import Bids, HeardBid
+from central.service.bids import Bids, HeardBid, read_bid
 from central.service.desk import Desk
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from central.service.registry import Registry
 from central.service.rounds import Rounds
-from schemas.bids import decode_bid
 from schemas.envelope import Frame
 from schemas.errors import IdentityError, WireError
 from schemas.ids import transfer_id
@@ -191,15 +190,8 @@ class Uploads:
         self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
     ) -> Iterator[Outgoing]:
         """Note a bid; it is answered when all are there, or it is time."""
-        if offer.bid is None or offer.object.inline:
-            text = "bid: the round has an uplink budget, an update needs a bid and is pulled"
-            raise UpdateRefusedError(text, "E_BID")
-        bid = decode_bid(offer.bid)
-        if bid.size_bytes != offer.object.size:
-            text = f"bid: {bid.size_bytes} bytes, object.size says {offer.object.size}"
-            raise UpdateRefusedError(text, "E_BID")
         check_manifest(offer.object, frame.tail)
-        self._bids.put(HeardBid(region, offer, frame, bid))
+        self._bids.put(HeardBid(region, offer, frame, read_bid(offer)))
         failpoint("central.bid.heard")
         self._assignments.answered(offer.task, offer.round, offer.device)
         heard = core.BidsCollected(self._bids.bidders(offer.task, offer.round), now_s)

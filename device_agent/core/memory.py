@@ -45,7 +45,8 @@ def needed_bytes(
         is_warm: Whether the training library is loaded already.
     """
     if plan.training.is_drill:
-        return plan.parameters * FLOAT_BYTES * COPIES_DRILL
+        # What a bid says of its update is of the decoded one; training has that copy to spare.
+        return plan.parameters * FLOAT_BYTES * (COPIES_DRILL + plan.bids)
     copies = COPIES_TRAINING + _optimizer_values(plan.training)
     batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
     library = ONNX_LIBRARY_BYTES if backend == ONNX else LIBRARY_BYTES
