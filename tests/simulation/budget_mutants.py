@@ -23,7 +23,7 @@ def _() -> tuple[Change, ...]:
     return ((bids, "grant", grant),)
 
 
-@mutant("the grants of a round are given again when its bids come again")
+@mutant("the grants of a round change while its updates come")
 def _() -> tuple[Change, ...]:
     def report(state: Any, device: str) -> Any:
         if state.grants is not None and len(state.grants) > 1:

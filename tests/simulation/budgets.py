@@ -18,8 +18,8 @@ Grants = frozenset[tuple[str, str]]
 class Asked:
     """Sees to it that nobody pulls a bid before central has asked for it."""
 
-    def __init__(self, fail: Callable[[str, str], None]) -> None:
-        self._fail = fail
+    def __init__(self) -> None:
+        self._early: list[str] = []
         self._bids: set[str] = set()
         self._asked: set[str] = set()
 
@@ -34,7 +34,12 @@ class Asked:
         elif topic.kind is Kind.NEED and topic.address.is_gateway:
             self._asked.add(topic.xfer)
         elif topic.kind is Kind.NEED and topic.xfer in self._bids - self._asked:
-            self._fail("budget", f"{topic.xfer[:6]} is pulled before central has asked for it")
+            self._early.append(topic.xfer)
+
+    def check(self, fail: Callable[[str, str], None]) -> None:
+        """Tell what was pulled too early."""
+        if self._early:
+            fail("budget", f"{self._early[0][:6]} is pulled before central has asked for it")
 
 
 def check_budgets(

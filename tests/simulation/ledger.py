@@ -114,7 +114,7 @@ class Ledger:
         self.forgiven: set[str] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self._world = world
-        self._asked = Asked(self._fail)
+        self._asked = Asked()
         self._held: dict[str, set[str]] = defaultdict(set)
         self._finals: set[str] = set()
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
@@ -161,6 +161,7 @@ class Ledger:
     def looked(self, program: "Program") -> None:
         """Look at a program after a turn of its loop, or after its end."""
         self._check_bounds(program)
+        self._asked.check(self._fail)
         connection = program.connection
         if (
             connection.in_transaction
