@@ -13,6 +13,8 @@ ROUND_COLUMNS = (
     "round", "outcome", "clients", "accuracy", "loss", "seconds", "up", "down", "x float32",
     "up wire", "down wire", "x on wire",
 )  # fmt: skip
+#: Shown beside them where a round had an uplink budget.
+GRANTED_COLUMN = "granted"
 _FLOAT32_BYTES = 4
 
 
@@ -68,8 +70,17 @@ def round_cells(summary: RoundSummary, parameters: int) -> tuple[str, ...]:
 
 
 def rounds_table(rounds: Sequence[RoundSummary], parameters: int) -> str:
-    """Return the table of ended rounds."""
-    return table(ROUND_COLUMNS, [round_cells(item, parameters) for item in rounds])
+    """Return the table of ended rounds; bids are a column where there were any."""
+    rows = [round_cells(item, parameters) for item in rounds]
+    if not any(item.bids for item in rounds):
+        return table(ROUND_COLUMNS, rows)
+    granted = [_granted(item) for item in rounds]
+    with_bids = [(*row, cell) for row, cell in zip(rows, granted, strict=True)]
+    return table((*ROUND_COLUMNS, GRANTED_COLUMN), with_bids)
+
+
+def _granted(summary: RoundSummary) -> str:
+    return f"{summary.granted} of {summary.bids} bids" if summary.bids else "-"
 
 
 def round_line(summary: RoundSummary, parameters: int) -> str:
@@ -78,11 +89,12 @@ def round_line(summary: RoundSummary, parameters: int) -> str:
         summary, parameters
     )
     up_wire, down_wire, wire_ratio = wire
-    return (
+    line = (
         f"round {summary.round} {outcome}: accuracy {accuracy}, loss {loss}, {clients} clients, "
         f"{seconds} s, up {up} ({ratio} x smaller than float32), down {down}; "
         f"on the wire up {up_wire} ({wire_ratio} x), down {down_wire}"
     )
+    return f"{line}, granted {_granted(summary)}" if summary.bids else line
 
 
 def bytes_lines(status: TaskStatus) -> tuple[str, ...]:

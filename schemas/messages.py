@@ -163,6 +163,8 @@ class TrainingPlan(WireMessage):
     memory: Memory = "none"
     privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
     requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
+    #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
+    bids: bool = False
 
 
 class Settlement(WireMessage):
@@ -302,6 +304,8 @@ class UpdateManifest(WireMessage):
     wire_bytes: tuple[ByteCount, ByteCount] | None = None
     #: The round of this device that it builds on; 0: on none, it begins anew.
     reference: RoundNumber = 0
+    #: In a round with an uplink budget, see ``schemas.bids``; nothing is pulled before a need.
+    bid: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}\z")
 
 
 class Need(WireMessage):
@@ -335,6 +339,11 @@ class Receipt(WireMessage):
     def is_final(self) -> bool:
         """Whether the sender may forget the object."""
         return self.status != "held" and self.retry_after_s is None
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the update was in time and in order, and its bid was not granted."""
+        return self.status == "late" and self.code == "E_BUDGET"
 
 
 class Get(WireMessage):

@@ -155,6 +155,11 @@ class TaskSubmission(PersonMessage):
         description="send next time what the codec left out; None: as the codec needs",
     )
     selection: Literal["all", "random"] = "random"
+    #: A round's budget: what its updates may cost together, and who is served first.
+    uplink_budget_bits: int | None = Field(default=None, ge=8, lt=1 << 53)
+    budget_max_clock: int = Field(default=10, ge=1, le=0xFFFF, description="then a bid is forced")
+    budget_bid_share: float = Field(default=0.5, ge=0, le=1, description="of the deadline")
+    scale_exponent: float = Field(default=0.0, ge=0, le=1, description="step by number selected")
     target: Target | None = None
     privacy: Privacy = Privacy()
     seed: int = Field(default=0, ge=0, lt=1 << 53)
@@ -199,6 +204,8 @@ class RoundSummary(WireMessage):
     downlink_wire_bytes: int = Field(default=0, ge=0, description="all that they received")
     codecs: dict[str, int] = Field(default_factory=dict, description="updates by codec, with auto")
     metrics: dict[str, float] = Field(default_factory=dict)
+    bids: int = Field(default=0, ge=0, description="in a round with an uplink budget")
+    granted: int = Field(default=0, ge=0, description="of those bids")
 
 
 class TaskStatus(WireMessage):

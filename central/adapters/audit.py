@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from central.adapters.audited_budgets import budget_findings
 from central.adapters.store import DATABASE, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import StoredRounds, model_parts
 from central.core.rounds import Phase
@@ -168,6 +169,7 @@ class Books:
         _count(found, rounds, rows, self.refusals(name))
         _check_rows(found, rounds, rows)
         _check_references(found, rows)
+        found.findings += budget_findings(rounds, rows)
         _check_totals(found, task)
         _check_chain(found, task, rounds)
         self._check_payloads(found, rows)
@@ -294,7 +296,9 @@ def _check_references(found: TaskAudit, rows: list[ContributionRecord]) -> None:
 
 
 def _check_totals(found: TaskAudit, task: TaskRecord) -> None:
-    late = sum(n for status, n in found.refused.items() if status.split(" ")[0] == "late")
+    is_late = {name: name.split(" ")[0] == "late" for name in found.refused}
+    is_late["late E_BUDGET"] = False  # over the budget, which is not too late
+    late = sum(n for name, n in found.refused.items() if is_late[name])
     for what, told, counted in (
         ("updates accepted", task.totals.updates_accepted, found.accepted),
         ("updates late", task.totals.late, late),

@@ -197,9 +197,10 @@ class SqliteStore:
         return cursor.rowcount == 1
 
     def late(self, task: str, number: int) -> int:
-        """Return how many updates came too late for a round."""
+        """Return how many updates came too late for a round; over its budget is not too late."""
         row = self._db.execute(
-            "SELECT count(*) FROM refusals WHERE task = ? AND round = ? AND status = 'late'",
+            "SELECT count(*) FROM refusals WHERE task = ? AND round = ? AND status = 'late' "
+            "AND code IS NOT 'E_BUDGET'",
             (task, number),
         ).fetchone()
         return int(row[0])

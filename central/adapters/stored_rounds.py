@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core.budget import selection_scale
 from central.core.lazy_sum import may_skip, run_lazily
 from central.core.strategies import registry
 from central.core.strategies.base import (
@@ -86,7 +87,9 @@ class StoredRounds:
             submission.strategy, submission.strategy_params, self.strategies
         )
         layout, model = read_model(self.object_path(record.base_model_sha256))
-        contributions = Contributions(model, self._contributions(task, record, layout))
+        items = self._contributions(task, record, layout)
+        scale = selection_scale(len(items), task.min_clients, submission.scale_exponent)
+        contributions = Contributions(model, items, scale)
         state = _load_state(stored) if stored else strategy.init(model)
         codec = _lazy_codec(submission)
         if codec is None:

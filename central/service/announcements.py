@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
@@ -90,7 +91,7 @@ class Announcements:
             or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
-            phase=None if progress.is_final else record.state.phase.value if record else None,
+            phase=None if progress.is_final or not record else _phase(record.state),
             rounds=progress.rounds,
             committed=progress.committed,
             abandoned=progress.abandoned,
@@ -137,6 +138,10 @@ def _ratio(task: TaskRecord, uplink_bytes: int) -> float | None:
         return None
     raw_bytes = _FLOAT32_BYTES * task.plan.parameters * task.totals.updates_accepted
     return raw_bytes / uplink_bytes
+
+
+def _phase(state: RoundState) -> str:
+    return "bidding" if state.is_bidding else state.phase.value
 
 
 def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:

@@ -138,6 +138,7 @@ class Assignments:
         number = record.state.number
         key = (task.task, number, region)
         waiting = set(members) - self._answered.get((task.task, number), set())
+        waiting &= record.state.asked
         if not waiting - record.state.reported - record.state.failed:
             self._repeats.pop(key, None)
             return
@@ -283,4 +284,5 @@ def _plan(task: TaskRecord) -> TrainingPlan:
         memory=memories.kind(asked),
         privacy=asked.privacy,
         requires=asked.requires,
+        bids=asked.uplink_budget_bits is not None,
     )

@@ -76,6 +76,8 @@ class Openings:
             deadline_s=now_s + asked.deadline_s,
             deadline_length_s=asked.deadline_s,
             on_shortfall=asked.on_shortfall,
+            budget_bits=asked.uplink_budget_bits,
+            bid_share=asked.budget_bid_share,
         )
         record = RoundRecord(task.task, state, task.model_sha256, task.plan.model_bytes, now_s)
         downlink = task.totals.downlink_bytes + task.plan.model_bytes * len(cohort)

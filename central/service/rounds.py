@@ -9,6 +9,7 @@ from central.core import tasks
 from central.core.lazy_sum import size_fault
 from central.service import memories
 from central.service.assignments import Assignments
+from central.service.bids import Bids
 from central.service.desk import Desk
 from central.service.openings import Openings
 from central.service.ports import (
@@ -31,10 +32,13 @@ from updates.choice import label
 class Rounds:
     """Opens rounds, feeds them events, and carries out what the core instructs."""
 
-    def __init__(self, desk: Desk, openings: Openings, assignments: Assignments) -> None:
+    def __init__(
+        self, desk: Desk, openings: Openings, assignments: Assignments, bids: Bids
+    ) -> None:
         self._desk = desk
         self._openings = openings
         self._assignments = assignments
+        self._bids = bids
 
     def on_event(
         self, task: str, number: int, event: core.RoundEvent, now_s: float
@@ -44,6 +48,16 @@ class Rounds:
         record = self._desk.open_round(found) if found else None
         if record is None or record.state.number != number:
             return
+        yield from self._step(record, event, now_s)
+        if record.state.is_bidding and not isinstance(
+            event, core.BidsCollected | core.BidsGranted
+        ):
+            collected = core.BidsCollected(self._bids.bidders(task, number), now_s)
+            yield from self.on_event(task, number, collected, now_s)
+
+    def _step(
+        self, record: RoundRecord, event: core.RoundEvent, now_s: float
+    ) -> Iterator[Outgoing]:
         before = record.state
         state, instructions = core.transition(before, event)
         if state == before and not instructions:
@@ -51,7 +65,7 @@ class Rounds:
         record = replace(record, state=state)
         self._desk.store.save_round(record)
         failpoint("central.round.saved")
-        self._desk.touch(task, urgent=state.reason != before.reason)
+        self._desk.touch(record.task, urgent=state.reason != before.reason)
         for instruction in instructions:
             yield from self._carry_out(record, instruction, now_s)
 
@@ -68,6 +82,10 @@ class Rounds:
                 self._aggregate(replace(record, contributors=contributors))
             case core.SeekReplacements(count):
                 yield from self._replace(record, count, now_s)
+            case core.GrantBids(candidates):
+                yield from self._grant(record, candidates, now_s)
+            case core.AnswerBids():
+                self._bids.answer_due(record.task, record.state.number)
             case core.AbandonRound(reason):
                 yield from self._abandon(record, reason, now_s)
             case core.CommitRound() | core.TellExtension():
@@ -81,6 +99,14 @@ class Rounds:
         state = self._desk.store.strategy_state(record.task)
         self._desk.jobs.append(AggregateRound(task, record, state))
         failpoint("central.aggregation.due")
+
+    def _grant(
+        self, record: RoundRecord, candidates: frozenset[str], now_s: float
+    ) -> Iterator[Outgoing]:
+        grants = self._bids.grants(self._desk.task(record.task), record, candidates)
+        event = core.BidsGranted(grants, len(candidates))
+        yield from self.on_event(record.task, record.state.number, event, now_s)
+        failpoint("central.bids.granted")
 
     def _replace(self, record: RoundRecord, count: int, now_s: float) -> Iterator[Outgoing]:
         task = self._desk.task(record.task)
@@ -281,7 +307,10 @@ class Rounds:
             uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
             downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
             codecs=Counter(label(row.codec, row.codec_params) for row in rows if row.codec),
+            bids=record.state.bids,
+            granted=len(record.state.grants or ()),
         )
+        self._bids.forget(record.task, record.state.number)
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)
         )

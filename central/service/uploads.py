@@ -2,7 +2,8 @@
 
 A receipt is never queued: it follows from the tables (contribution, refusal), so a sender that
 lost it offers again and hears the same. Gates in order: identity, known device, repeated, task
-and round, cohort, plan, bytes.
+and round, cohort, plan, budget, bytes. In a round with an uplink budget a manifest is a bid: its
+object is pulled once it is granted, and refused with ``E_BUDGET`` when it is not.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from central.core.traffic import NOTHING, Share
 from central.service import memories
 from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
+from central.service.bids import Bids, HeardBid, read_bid
 from central.service.desk import Desk
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from central.service.registry import Registry
@@ -25,7 +27,7 @@ from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
 from schemas.tasks import Parameter, TaskSubmission
 from schemas.topics import Kind
-from transport.assembly import ObjectMismatchError
+from transport.assembly import ObjectMismatchError, check_manifest
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
@@ -35,6 +37,8 @@ from updates.pipeline import check_update
 
 #: Refusals that follow from what may yet change: they are not remembered.
 _PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
+#: Not granted: the device did nothing wrong and was not late, so it is counted as neither.
+_OVER_BUDGET = "E_BUDGET"
 #: A client whose move to another region is not yet known here is heard of within seconds.
 _MOVED_RETRY_S = 5.0
 #: Of a refusal, as a receipt may carry it.
@@ -66,13 +70,19 @@ class Uploads:
     """Takes offers, fetches what is large, accepts or refuses."""
 
     def __init__(
-        self, desk: Desk, registry: Registry, rounds: Rounds, assignments: Assignments
+        self,
+        desk: Desk,
+        registry: Registry,
+        rounds: Rounds,
+        assignments: Assignments,
+        bids: Bids,
     ) -> None:
         self._desk = desk
         self._registry = registry
         self._rounds = rounds
         self._assignments = assignments
         self._pulling: dict[str, tuple[str, UpdateManifest, Cost]] = {}
+        self._bids = bids
 
     def offer(self, region: str, xfer: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
         """Answer a manifest: with a receipt, or by pulling the object."""
@@ -81,13 +91,27 @@ class Uploads:
         try:
             known = self._check_identity(region, xfer, frame, offer)
             if known is None:
-                self._gate(offer)
-                yield from self._fetch(region, offer, frame, now_s)
+                _, record = self._gate(offer)
+                if record.state.is_bidding:
+                    yield from self._hear_bid(region, offer, frame, now_s)
+                else:
+                    yield from self._fetch(region, offer, frame, now_s)
                 return
             failpoint("central.receipt.repeated")
             yield self._desk.receipt(region, known)
         except WireError as error:
             yield from self._refuse(region, offer, error, now_s)
+
+    def answer_bids(self, now_s: float) -> Iterator[Outgoing]:
+        """Pull what was granted, and refuse the rest, of rounds whose grants stand."""
+        for heard in self._bids.take_due():
+            offer = heard.offer
+            failpoint("central.bid.answered")
+            try:
+                self._gate(offer)
+                yield from self._fetch(heard.region, offer, heard.frame, now_s)
+            except WireError as error:
+                yield from self._refuse(heard.region, offer, error, now_s)
 
     def chunk(
         self, region: str, xfer: str, k: int, data: bytes, now_s: float
@@ -159,14 +183,29 @@ class Uploads:
         if offer.device not in record.state.cohort:
             text = f"device: {offer.device!r} is not in the cohort of round {offer.round}"
             raise UpdateRefusedError(text, "E_NOT_SELECTED")
-        if record.state.phase is not Phase.REPORTING:
-            text = f"round: {offer.round} is {record.state.phase.value}"
+        state = record.state
+        if state.grants is not None and not state.may_take(offer.device, offer.xfer):
+            text = f"round: {offer.round} granted {len(state.grants)} of {state.bids} bids"
+            raise UpdateRefusedError(text, _OVER_BUDGET, "late")
+        if state.phase is not Phase.REPORTING:
+            text = f"round: {offer.round} is {state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
         _check_plan(task, record, offer)
         fault = memories.fault(self._desk.store, task, offer.device, offer.reference)
         if fault is not None:
             raise UpdateRefusedError(fault, "E_REFERENCE")
         return task, record
+
+    def _hear_bid(
+        self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
+    ) -> Iterator[Outgoing]:
+        """Note a bid; it is answered when all are there, or it is time."""
+        check_manifest(offer.object, frame.tail)
+        self._bids.put(HeardBid(region, offer, frame, read_bid(offer)))
+        failpoint("central.bid.heard")
+        self._assignments.answered(offer.task, offer.round, offer.device)
+        heard = core.BidsCollected(self._bids.bidders(offer.task, offer.round), now_s)
+        yield from self._rounds.on_event(offer.task, offer.round, heard, now_s)
 
     def _fetch(
         self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
@@ -306,7 +345,8 @@ class Uploads:
         task = self._desk.store.task(offer.task)
         is_own = not isinstance(error, IdentityError) and error.code != "E_TRANSFER"
         is_own = is_own and error.code not in _PASSING_CODES and task is not None
-        if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
+        is_new = is_own and self._desk.store.add_refusal(refusal)
+        if is_new and task and status == "late" and error.code != _OVER_BUDGET:
             self._count(task, late=1)
             self._count_in_round(offer)
             failpoint("central.refusal.counted")

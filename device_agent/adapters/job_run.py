@@ -35,9 +35,11 @@ from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
 from updates.choice import AUTO, Candidate, Choice, Circumstances, accuracy_of, choose
+from updates.codecs.registry import create
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 from updates.model_file import decode_model
+from updates.pipeline import l2_norm
 
 F32 = NDArray[np.float32]
 
@@ -111,7 +113,7 @@ class JobRun:
         payload = self._checked(encoded.payload)
         failpoint("device.update.encoded")
         manifest, digests = describe(payload)
-        inline = manifest.size <= MAX_INLINE_BYTES
+        inline = manifest.size <= MAX_INLINE_BYTES and not work.plan.bids
         file = None if inline else _write(payload, self.scratch)
         return EncodedUpdate(
             manifest=manifest.model_copy(update={"inline": inline}),
@@ -124,6 +126,7 @@ class JobRun:
             memory=encoded.memory,
             choice=None if choice is None else choice.candidate,
             choice_reason=None if choice is None else choice.reason,
+            gain=_gain(work.plan, layout, payload) if work.plan.bids else None,
         )
 
     def _choice(self, work: Work, layout: Layout, train_s: float) -> Choice | None:
@@ -209,6 +212,12 @@ def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:
 def _with_codec(work: Work, one: Candidate) -> Work:
     named = {"codec": one.codec_id, "codec_params": dict(one.params)}
     return replace(work, plan=work.plan.model_copy(update=named))
+
+
+def _gain(plan: TrainingPlan, layout: Layout, payload: bytes) -> float:
+    """Return the squared norm of what central would decode."""
+    decoded = create(plan.codec, plan.codec_params).decode(payload, layout)
+    return l2_norm(decoded) ** 2
 
 
 def _write(payload: bytes, scratch: Path) -> Path:

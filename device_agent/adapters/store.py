@@ -88,6 +88,18 @@ class SqliteJobStore:
         (newest,) = self._connection.execute(query, (task,)).fetchone()
         return None if newest is None else int(newest)
 
+    def bids_lost(self, task: str, before_round: int) -> int:
+        """Return how many updates in a row, before a round of a task, were not accepted."""
+        query = (
+            "SELECT count(*) FROM jobs WHERE task = :task AND round < :round "
+            "AND xfer IS NOT NULL AND round > (SELECT coalesce(max(round), -1) FROM jobs "
+            "WHERE task = :task AND round < :round "
+            "AND (receipt IN ('accepted', 'duplicate') OR settled = 'counted'))"
+        )
+        values = {"task": task, "round": before_round}
+        (count,) = self._connection.execute(query, values).fetchone()
+        return int(count)
+
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
         self._connection.execute(

@@ -49,7 +49,9 @@ def needed_bytes(
         is_warm: Whether the training library is loaded already.
     """
     if plan.training.is_drill:
-        return plan.parameters * FLOAT_BYTES * (COPIES_DRILL + COPIES_MEMORY[plan.memory])
+        # What a bid says of its update is of the decoded one; training has that copy to spare.
+        copies = COPIES_DRILL + COPIES_MEMORY[plan.memory] + plan.bids
+        return plan.parameters * FLOAT_BYTES * copies
     copies = COPIES_TRAINING + _optimizer_values(plan.training) + COPIES_MEMORY[plan.memory]
     batch = plan.training.batch_size * prod(plan.input_shape) * FLOAT_BYTES
     library = ONNX_LIBRARY_BYTES if backend == ONNX else LIBRARY_BYTES

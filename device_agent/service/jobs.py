@@ -207,7 +207,8 @@ class Jobs:
         if memory is not None and not self._memories.keep(record.key, memory, now_s):
             self._discard(update)
             return None
-        return self._uploads.add(record, update, now_s)
+        clock = self._store.bids_lost(record.key.task, record.key.round)
+        return self._uploads.add(record, update, clock, now_s)
 
     def _tell_choice(self, key: JobKey, update: EncodedUpdate) -> None:
         if update.choice is not None and update.choice_reason is not None:

@@ -151,6 +151,7 @@ class EncodedUpdate:
         memory: What to hold for the next round if this one is counted; None: nothing.
         choice: The codec that was picked, in a task whose codec is ``auto``.
         choice_reason: Why.
+        gain: Squared norm of the decoded update, where its round has an uplink budget.
     """
 
     manifest: ObjectManifest
@@ -163,6 +164,7 @@ class EncodedUpdate:
     memory: Memory | None = None
     choice: Candidate | None = None
     choice_reason: str | None = None
+    gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

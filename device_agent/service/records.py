@@ -71,6 +71,9 @@ class JobStore(Protocol):
     def newest_round(self, task: str) -> int | None:
         """Return the newest round known of a task, ended or not."""
 
+    def bids_lost(self, task: str, before_round: int) -> int:
+        """Return how many updates in a row, before a round of a task, were not accepted."""
+
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
 

@@ -8,6 +8,7 @@ from device_agent.service.ports import EncodedUpdate
 from device_agent.service.records import JobRecord, UploadTimes
 from device_agent.service.traffic import WorkTraffic
 from device_agent.service.wire import Wire
+from schemas.bids import Bid
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
 from transport.events import Outgoing
@@ -42,8 +43,16 @@ class Uploads:
         self._traffic = traffic
         self._times = times
 
-    def add(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+    def add(
+        self, record: JobRecord, update: EncodedUpdate, clock: int, now_s: float
+    ) -> str | None:
         """Store an update's outbox row and its file.
+
+        Args:
+            record: The job.
+            update: What it gave.
+            clock: Updates of the task in a row that were not granted; part of a bid.
+            now_s: Now, unix seconds.
 
         Returns:
             Its transfer id; None when its file is gone, and nothing was stored.
@@ -58,7 +67,7 @@ class Uploads:
             task=key.task,
             round_number=key.round,
             device=device,
-            frame=self._frame(xfer, record, update),
+            frame=self._frame(xfer, record, update, clock),
             sha256=manifest.sha256,
             size=manifest.size,
             created_s=now_s,
@@ -111,6 +120,8 @@ class Uploads:
         failpoint("device.receipt.applied")
         if effect.entry is None or not effect.final:
             return None
+        if receipt.is_over_budget:
+            _LOG.info("update_not_granted", xfer=receipt.xfer, detail=receipt.detail)
         if receipt.status == "rejected":
             _LOG.warning(
                 "update_rejected", xfer=receipt.xfer, code=receipt.code, detail=receipt.detail
@@ -136,7 +147,7 @@ class Uploads:
             failpoint("device.update.adopted")
         return self._objects.has(update.manifest.sha256)
 
-    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate) -> bytes:
+    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate, clock: int) -> bytes:
         key, choice = record.key, update.choice
         body = UpdateManifest(
             xfer=xfer,
@@ -152,7 +163,14 @@ class Uploads:
             train_s=update.train_s,
             wire_bytes=self._traffic.told(),
             reference=update.reference,
+            bid=_bid(update, clock),
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail
         )
+
+
+def _bid(update: EncodedUpdate, clock: int) -> str | None:
+    if update.gain is None:
+        return None
+    return Bid(update.gain, clock, update.manifest.size).encode()

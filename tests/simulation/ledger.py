@@ -11,6 +11,7 @@ Rules, each with the name under which a violation is told:
 - *versions*: models form one chain; round numbers grow; an ended round never changes; at most one
   round of a task is open.
 - *effect*: nothing late or rejected, and nothing that nobody trained, is a contribution.
+- *budget*: ``tests.simulation.budgets``.
 - *bounded*: no queue grows without limit.
 - *boots*: no two lives of a program share a boot.
 - *fault*: no handler raised anything but a refusal.
@@ -31,6 +32,7 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
+from tests.simulation.budgets import Asked, Grants, check_budgets
 from tests.simulation.oracle import Oracle
 from tests.simulation.recollection import Kept, Trained, recollection_of, summands_of
 from tests.simulation.tiny import delta_of
@@ -80,6 +82,7 @@ class Memory:
     receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     #: What each device holds of a task, by its last counted round.
     kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    grants: dict[tuple[str, int], Grants] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         return Memory(
@@ -90,6 +93,7 @@ class Memory:
             {task: oracle.copy() for task, oracle in self.oracles.items()},
             dict(self.receipted),
             {task: dict(kept) for task, kept in self.kept.items()},
+            dict(self.grants),
         )
 
 
@@ -107,6 +111,7 @@ class Ledger:
         self.counts: dict[str, int] = defaultdict(int)
         self._world = world
         self._is_restored = False
+        self._asked = Asked()
         self._held: dict[str, set[str]] = defaultdict(set)
         self._finals: set[str] = set()
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
@@ -134,6 +139,7 @@ class Ledger:
 
     def published(self, program: "Program", message: Outgoing) -> None:
         """See every message before it leaves."""
+        self._asked.see(message)
         if message.topic.kind is not Kind.RECEIPT:
             return
         receipt = decode_frame(message.payload).body(Receipt)
@@ -154,6 +160,7 @@ class Ledger:
     def looked(self, program: "Program") -> None:
         """Look at a program after a turn of its loop, or after its end."""
         self._check_bounds(program)
+        self._asked.check(self._fail)
         connection = program.connection
         if (
             connection.in_transaction
@@ -250,6 +257,7 @@ class Ledger:
         if both:
             self._fail("effect", f"{min(both)[:6]} is refused and counted")
         self._check_receipts(refused)
+        check_budgets(connection, self.memory.grants, self._fail)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
         self._check_presence("central", connection, "SELECT device, boot FROM devices")
@@ -413,7 +421,9 @@ def _poisoned(update: EncodedUpdate) -> EncodedUpdate:
     size = len(update.tail) if update.manifest.inline else 64
     tail = hashlib.sha256(update.manifest.sha256.encode()).digest() * (size // 32 + 1)
     sha256 = hashlib.sha256(tail).hexdigest()
-    manifest = update.manifest.model_copy(
-        update={"sha256": sha256, "size": len(tail), "inline": True}
-    )
-    return replace(update, manifest=manifest, tail=tail, file=None)
+    fields = {"sha256": sha256, "size": len(tail), "inline": update.gain is None}
+    manifest = update.manifest.model_copy(update=fields)
+    if update.gain is None or update.file is None:
+        return replace(update, manifest=manifest, tail=tail, file=None)
+    update.file.write_bytes(tail)
+    return replace(update, manifest=manifest, tail=hashlib.sha256(tail).digest())

@@ -21,6 +21,8 @@ stateful = one_task(**SMALL, training={**_TRAINED, "keep_state": True})
 remembering = one_task(**SMALL, codec="laq")
 remembering_much = one_task(**_MLP, codec="topk", training=_TRAINED)
 large = one_task(**_LARGE, training=_TRAINED)
+#: Two of three updates of 2.6 KB fit.
+budgeted = one_task(**SMALL, training=_TRAINED, codec="raw-f32", uplink_budget_bits=44_000)
 late = one_task(**SMALL, training=_TRAINED, min_clients=2, cohort=3)
 late_large = one_task(**_LARGE, training=_TRAINED, min_clients=2, cohort=3, rounds=12)
 

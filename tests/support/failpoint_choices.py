@@ -36,6 +36,13 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.refusal.counted",
     ),
     **_acts("central", acts.large, "central.upload.whole"),
+    **_acts(
+        "central",
+        acts.budgeted,
+        "central.bid.answered",
+        "central.bid.heard",
+        "central.bids.granted",
+    ),
     **_acts("central", acts.late_large, "central.object.discarded", "transport.object.removed"),
     **_acts(
         "central",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.base import PersonMessage, WireMessage
+from schemas.bids import Bid
 from schemas.envelope import Header, encode_frame
 from schemas.ids import transfer_id
 from schemas.limits import DEFAULT_CHUNK_BYTES
@@ -196,7 +197,7 @@ EXAMPLES: tuple[Example, ...] = (
             task=TASK,
             round=3,
             device=DEVICE,
-            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
+            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE)),
             codec="ecsq",
             codec_params={"bits": 1.0},
             layout_sha256=LAYOUT_SHA,
@@ -206,8 +207,9 @@ EXAMPLES: tuple[Example, ...] = (
             train_s=2.5,
             wire_bytes=(2345, 67890),
             reference=2,
+            bid=Bid(gain=1.5, clock=3, size_bytes=len(INLINE)).encode(),
         ),
-        tail=INLINE,
+        tail=bytes.fromhex(INLINE_SHA),
         signature=b"signature",
         header=(("task", TASK), ("round", 3)),
     ),
@@ -252,6 +254,10 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         target=Target(metric="accuracy", value=0.9),
         privacy=Privacy(clip_norm=2.0),
         seed=5,
+        uplink_budget_bits=8_000_000,
+        budget_max_clock=5,
+        budget_bid_share=0.25,
+        scale_exponent=0.5,
     ),
     "plain.control": TaskControl(action="pause"),
     "plain.status": TaskStatus(
@@ -275,6 +281,8 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
                 seconds=1.5,
                 uplink_wire_bytes=2345,
                 codecs={"ecsq bits=1.0": 2},
+                bids=5,
+                granted=2,
             ),
         ),
         uplink_ratio=31.5,

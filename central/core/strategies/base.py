@@ -50,10 +50,12 @@ class Contributions(Sequence[Contribution]):
     Attributes:
         model: The global model that the clients started from, shape ``(n,)``, not writable.
         items: One a client.
+        scale: Factor of the server's step, by ``core.budget.selection_scale``.
     """
 
     model: F32
     items: tuple[Contribution, ...]
+    scale: float = 1.0
 
     def __len__(self) -> int:
         """Return the number of clients."""

@@ -90,6 +90,16 @@ def test_a_codec_s_settings_become_one_field_of_a_task(world):
     assert (task["codec"], task["codec_params"]) == ("auto", {"accuracy": "small"})
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "bits"),
+    [("--uplink-budget-bits", "5000", 5000), ("--uplink-budget-kib", "3", 24_576)],
+)
+def test_a_budget_is_given_in_bits_or_in_kib(world, option, value, bits):
+    world.answer = answering(status("mine"))
+    assert run("submit", "--task", "mine", "--model", "mlp", option, value).exit_code == 0
+    assert json.loads(world.published[0].payload)["uplink_budget_bits"] == bits
+
+
 def test_a_rejected_task_shows_the_reason_and_exits_1(world):
     world.answer = answering(status(DERIVED, "rejected", reason="rounds: 0: too few"))
     result = run("submit", TASK_JSON)
@@ -113,6 +123,7 @@ def test_what_central_would_refuse_is_still_sent_to_it(world):
         (TASK_JSON, "--model", "mlp"),
         ("--set", "novalue"),
         ("--rounds", "x"),
+        ("--uplink-budget-bits", "8000", "--uplink-budget-kib", "1"),
         (TASK_JSON, "--broker", "http://host"),
         (TASK_JSON, "--mqtt-protocol", "4"),
     ],

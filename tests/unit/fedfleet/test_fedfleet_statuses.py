@@ -97,6 +97,16 @@ def test_the_table_of_rounds_shows_accuracy_seconds_bytes_and_ratio():
     ]
 
 
+def test_what_was_granted_is_a_column_where_a_round_had_a_budget():
+    with_budget = ROUND.model_copy(update={"bids": 8, "granted": 3})
+    lines = rounds_table([ROUND, with_budget], 1000).splitlines()
+    assert lines[0].split()[-1] == "granted"
+    assert lines[-2].split()[-1] == "-"
+    assert lines[-1].endswith("3 of 8 bids")
+    assert round_line(with_budget, 1000).endswith("granted 3 of 8 bids")
+    assert "granted" not in rounds_table([ROUND], 1000) + round_line(ROUND, 1000)
+
+
 def test_an_abandoned_round_tells_why():
     summary = RoundSummary(round=4, outcome="abandoned", reason="deadline")
     assert "abandoned: deadline" in round_line(summary, 1000)
