@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from central.core import downlink
 from central.core.strategies import registry
 from central.core.strategies.base import Strategy
 from central.service.ports import Modeler
@@ -38,6 +39,8 @@ class InstalledCatalog:
             raise ValueError(message)
         self._modeler.check(submission)
         create(submission.codec, submission.codec_params)
+        if submission.downlink is not None:
+            downlink.check(submission.downlink.codec, submission.downlink.codec_params)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
 
     def has_evaluation(self, data: DataDescription) -> bool:

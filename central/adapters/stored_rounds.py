@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core import downlink
 from central.core.strategies import registry
 from central.core.strategies.base import (
     F32,
@@ -23,8 +24,26 @@ from central.core.strategies.base import (
 from central.service.records import RoundRecord, TaskRecord
 from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
 from updates.codecs import create
+from updates.errors import NonFiniteError
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What a round gives.
+
+    Attributes:
+        layout: Of the model.
+        model: The new global model, as devices will hold it, shape ``(layout.size,)``.
+        state: What the strategy and the downlink keep for the next round.
+        delta: What leads devices to the model from the round's base; None: it is sent whole.
+    """
+
+    layout: Layout
+    model: F32
+    state: bytes
+    delta: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +61,15 @@ class StoredRounds:
     strategies: Mapping[str, Callable[..., Strategy]]
 
     def aggregate(
-        self, task: TaskRecord, record: RoundRecord, stored: bytes | None
-    ) -> tuple[Layout, F32, bytes]:
+        self, task: TaskRecord, record: RoundRecord, stored: bytes | None, committed: int
+    ) -> Aggregate:
         """Aggregate the frozen contributions of a round.
 
         Args:
             task: The round's task.
             record: The round.
             stored: The strategy's state before this round; None before the first one.
-
-        Returns:
-            The model's layout, the new model, and the strategy's state after this round.
+            committed: Rounds of the task committed before this one; its last is sent whole.
 
         Raises:
             StrategyError: The strategy raised, or gave what is no model.
@@ -65,9 +82,12 @@ class StoredRounds:
         )
         layout, model = read_model(self.object_path(record.base_model_sha256))
         contributions = Contributions(model, self._contributions(task, record, layout))
-        state = _load_state(stored) if stored else strategy.init(model)
-        state, new = _run(strategy, state, contributions)
-        return layout, new, _dump_state(state)
+        state, residual = _without_residual(_load_state(stored) if stored else {})
+        state, new = _run(strategy, state if stored else strategy.init(model), contributions)
+        move = downlink.Move(model, new, residual)
+        sent = _send(task, record, layout, move, is_last=committed + 1 >= submission.rounds)
+        kept = {} if sent.residual is None else {downlink.RESIDUAL: sent.residual}
+        return Aggregate(layout, sent.model, _dump_state({**state, **kept}), sent.payload)
 
     def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
         """Return the bytes of one contribution: from its row, else from its file.
@@ -117,6 +137,27 @@ def _run(strategy: Strategy, state: State, contributions: Contributions) -> tupl
     if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
         raise cause  # outside of the handler: two errors must not name each other as their cause
     raise failure
+
+
+def _without_residual(state: State) -> tuple[State, F32 | None]:
+    """Return the strategy's own state, and what the downlink keeps in it."""
+    residual = state.get(downlink.RESIDUAL)
+    own = {name: a for name, a in state.items() if not name.startswith(downlink.PREFIX)}
+    return own, None if residual is None else residual.astype(np.float32, copy=False)
+
+
+def _send(
+    task: TaskRecord, record: RoundRecord, layout: Layout, move: downlink.Move, *, is_last: bool
+) -> downlink.Sent:
+    """Code a round's model for the way down; the task's last one is the server's own."""
+    asked = task.submission.downlink
+    try:
+        if asked is None or is_last:
+            return downlink.whole(move)
+        rng = downlink.rng_of(task.task, record.state.number)
+        return downlink.compress(move, create(asked.codec, asked.codec_params), layout, rng)
+    except NonFiniteError as error:
+        raise StrategyError(str(error)) from error
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

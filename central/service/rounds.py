@@ -143,6 +143,7 @@ class Rounds:
         failpoint("central.round.settled")
         self._desk.store.save_strategy_state(event.task, event.state)
         failpoint("central.strategy.saved")
+        record = replace(record, delta_sha256=event.delta_sha256, delta_bytes=event.delta_bytes)
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
         task = replace(task, model_sha256=event.sha256, progress=progress)
@@ -271,7 +272,7 @@ class Rounds:
             clients=len(record.contributors or ()) if model else 0,
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
-            downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+            downlink_bytes=self._assignments.announced_bytes(record) * len(record.state.cohort),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)

@@ -26,6 +26,7 @@ from schemas.messages import (
     Heartbeat,
     JobRef,
     JobStatus,
+    ModelDelta,
     Need,
     Next,
     NoJob,
@@ -37,6 +38,7 @@ from schemas.messages import (
 )
 from schemas.tasks import (
     CentralState,
+    Downlink,
     ParkedNote,
     Privacy,
     Requirements,
@@ -112,6 +114,7 @@ PLAN = TrainingPlan(
     codec_params={"block": 1024},
     privacy=Privacy(clip_norm=1.5),
     requires=Requirements(memory_mb=256, backend="torch", battery_percent=20),
+    downlink=Downlink(codec="topk", codec_params={"fraction": 0.25}),
 )
 SETTLED = Settlement(
     task=TASK, round=2, counted=(DEVICE,), discarded=("dev-2",), reason="late by 3 s"
@@ -163,9 +166,21 @@ EXAMPLES: tuple[Example, ...] = (
             model=ObjectManifest(sha256=MODEL_SHA, size=DEFAULT_CHUNK_BYTES + 1),
             settled=(SETTLED,),
             graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
+            deltas=(
+                ModelDelta(
+                    base=GRAPH_SHA,
+                    result=LAYOUT_SHA,
+                    object=ObjectManifest(sha256=XFER * 2, size=DEFAULT_CHUNK_BYTES),
+                ),
+                ModelDelta(
+                    base=LAYOUT_SHA,
+                    result=MODEL_SHA,
+                    object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
+                ),
+            ),
         ),
         src="central",
-        tail=DIGESTS + b"\x33" * 32,
+        tail=DIGESTS + b"\x33" * 32 + b"\x44" * 32 + INLINE,
         header=(("aud", "gw/north"), ("task", TASK), ("round", 3), ("corr", "f" * 32)),
     ),
     Example(
@@ -240,6 +255,7 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         strategy_params={"server_lr": 0.1},
         codec="topk",
         codec_params={"fraction": 0.01},
+        downlink=Downlink(codec="fp16"),
         selection="all",
         target=Target(metric="accuracy", value=0.9),
         privacy=Privacy(clip_norm=2.0),

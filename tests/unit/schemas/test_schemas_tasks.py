@@ -41,6 +41,7 @@ DEFAULTS = {
     "strategy_params": {},
     "codec": "int8",
     "codec_params": {},
+    "downlink": None,
     "selection": "random",
     "target": None,
     "privacy": Privacy(),
