@@ -1,5 +1,6 @@
 """A global model from the one before it and an encoded difference, the same bits at every end."""
 
+import numpy as np
 from typing_extensions import Buffer
 
 from updates.arrays import F32, check_finite, spans
@@ -28,7 +29,8 @@ def apply_delta(model: F32, payload: Buffer, layout: Layout, codec: Codec) -> F3
     """
     layout.check_vector(model)
     moved = codec.decode(payload, layout)
-    for span in spans(0, moved.size):
-        moved[span] += model[span]
+    with np.errstate(over="ignore"):  # what is too large is refused below
+        for span in spans(0, moved.size):
+            moved[span] += model[span]
     check_finite(moved, "model")
     return moved

@@ -18,6 +18,8 @@ CREATE TABLE jobs (
     receipt TEXT,
     graph TEXT,
     graph_digests BLOB,
+    deltas TEXT,
+    delta_digests BLOB,
     PRIMARY KEY (task, round)
 ) WITHOUT ROWID;
 CREATE INDEX jobs_state ON jobs (state);

@@ -6,26 +6,30 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
 from device_agent.core.quota import Owed
 from device_agent.service.records import JobRecord, Outcome
-from schemas.messages import ObjectManifest, TrainingPlan
+from schemas.messages import ModelDelta, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
     2: "ALTER TABLE jobs ADD COLUMN receipt TEXT",
     3: "ALTER TABLE jobs ADD COLUMN graph TEXT; ALTER TABLE jobs ADD COLUMN graph_digests BLOB; "
     "CREATE INDEX jobs_created ON jobs (created_s)",
+    4: "ALTER TABLE jobs ADD COLUMN deltas TEXT; ALTER TABLE jobs ADD COLUMN delta_digests BLOB",
 }
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
-    "created_s, settled, receipt, graph, graph_digests"
+    "created_s, settled, receipt, graph, graph_digests, deltas, delta_digests"
 )
+_DELTAS = TypeAdapter(tuple[ModelDelta, ...])
 
 
 def open_store(path: Path) -> sqlite3.Connection:
@@ -107,6 +111,18 @@ class SqliteJobStore:
         distinct = dict.fromkeys(text for (text,) in rows)
         return [ObjectManifest.model_validate_json(text) for text in distinct]
 
+    def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
+        """Return task and model of the newest jobs whose task sends deltas, newest first.
+
+        Cancelled ones are left out.
+        """
+        rows = self._connection.execute(
+            "SELECT task, model FROM jobs WHERE json_extract(plan, '$.downlink') IS NOT NULL"
+            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT ?",
+            (limit,),
+        )
+        return [(task, ObjectManifest.model_validate_json(text)) for task, text in rows]
+
     def offered_objects(self) -> frozenset[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
         rows = self._connection.execute("SELECT sha256 FROM outbox")
@@ -170,12 +186,15 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         record.receipt,
         None if record.graph is None else record.graph.model_dump_json(),
         record.graph_digests,
+        _DELTAS.dump_json(record.deltas).decode() if record.deltas else None,
+        record.delta_digests,
     )
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     task, number, state, code, reason, starts, xfer, plan, model, *rest = row
-    digests, deadline_s, created_s, settled, receipt, graph, graph_digests = rest
+    digests, deadline_s, created_s, settled, receipt, graph, graph_digests, *chain = rest
+    deltas, delta_digests = chain
     cause = None if code is None else Refusal(code, reason)
     return JobRecord(
         job=Job(JobKey(task, number), JobState(state), cause, starts, xfer),
@@ -188,4 +207,6 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         receipt=receipt,
         graph=None if graph is None else ObjectManifest.model_validate_json(graph),
         graph_digests=graph_digests or b"",
+        deltas=_DELTAS.validate_json(deltas) if deltas else (),
+        delta_digests=delta_digests or b"",
     )

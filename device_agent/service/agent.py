@@ -11,6 +11,7 @@ from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
 from device_agent.service.ports import (
     Boots,
+    RebuildFailed,
     TrainingFailed,
     TrainingFinished,
     TrainingProgressed,
@@ -44,7 +45,8 @@ class Parts:
 
     Attributes:
         set_will: Replaces the session's Will, which carries the boot, from the next connection on.
-        graph_bytes: Most bytes of training graphs kept for rounds to come.
+        graph_bytes: Most bytes of training graphs, and of models that deltas will need, kept for
+            rounds to come.
     """
 
     wire: Wire
@@ -96,7 +98,7 @@ class Agent:
         match event:
             case MessageArrived(topic_name=name, payload=payload):
                 return self._message(name, payload, now_s)
-            case TrainingProgressed() | TrainingFinished() | TrainingFailed():
+            case TrainingProgressed() | TrainingFinished() | TrainingFailed() | RebuildFailed():
                 return self._worked(event, now_s)
             case Connected():
                 return self._connected(now_s)
@@ -143,7 +145,8 @@ class Agent:
         failpoint("device.work.assigned")
         wanted = parts.jobs.wanted_objects()
         parts.downloads.forget_all_but(wanted)
-        graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
+        newest = [*parts.jobs.models_to_keep(), *parts.store.newest_graphs(GRAPHS_LOOKED_AT)]
+        graphs = graphs_to_keep(newest, parts.graph_bytes)
         parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
@@ -164,6 +167,8 @@ class Agent:
                 return jobs.trained(key, update, now_s)
             case TrainingFailed(key, cause):
                 return jobs.worked(key, WorkFailed(cause), now_s)
+            case RebuildFailed(key, reason):
+                return jobs.rebuild_failed(key, reason, now_s)
 
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts

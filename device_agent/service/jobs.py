@@ -7,6 +7,7 @@ import structlog
 from typing_extensions import assert_never
 
 from device_agent.core.backend import needs_graph
+from device_agent.core.chains import newest_here, shortest
 from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
@@ -17,6 +18,7 @@ from device_agent.core.job_events import (
     JobEvent,
     ModelArrived,
     ModelAwaited,
+    ModelLost,
     OfferAgain,
     Overtaken,
     Receipted,
@@ -36,13 +38,15 @@ from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from schemas.errors import PayloadError
-from schemas.messages import Assignment, ObjectManifest, ReceiptStatus
+from schemas.messages import Assignment, ModelDelta, ObjectManifest, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
+#: A device that works for many tasks in turn keeps the models of the newest jobs.
+MODELS_LOOKED_AT = 32
 #: What every job goes through on its way; the log names where jobs begin and how they end.
 _PASSING = frozenset({JobState.ACCEPTED, JobState.UPLOADING})
 _ENDED_KEPT_S = 30 * 86_400.0
@@ -105,10 +109,23 @@ class Jobs:
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
     def object_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
-        """Give up the jobs whose model or graph is not what its manifest says."""
-        waiting = self._waiting_for(sha16)
+        """Give up the jobs whose model or graph is not what its manifest says.
+
+        Without a delta that is not, a job pulls its whole model instead.
+        """
         event = WorkFailed(Refusal("model", reason))
-        return [out for one in waiting for out in self.apply(one, event, now_s)]
+        outgoing: list[Outgoing] = []
+        for one in self._waiting_for(sha16):
+            if any(delta.object.sha256.startswith(sha16) for delta in one.deltas):
+                outgoing += self._without_deltas(one, reason, now_s)
+            else:
+                outgoing += self.apply(one, event, now_s)
+        return outgoing
+
+    def rebuild_failed(self, key: JobKey, reason: str, now_s: float) -> list[Outgoing]:
+        """Pull a job's whole model: its deltas did not give it."""
+        record = self._in_training(key)
+        return [] if record is None else self._without_deltas(record, reason, now_s)
 
     def worked(self, key: JobKey, event: JobEvent, now_s: float) -> list[Outgoing]:
         """Put a job through what the training thread tells of it."""
@@ -181,16 +198,19 @@ class Jobs:
     def wanted_objects(self) -> frozenset[str]:
         """Return the SHA-256 of each model and graph that a job still needs."""
         return frozenset(
-            manifest.sha256
-            for record in self._store.active()
-            for manifest, _ in self._needed(record)
+            sha256 for record in self._store.active() for sha256 in self._wanted_by(record)
         )
+
+    def models_to_keep(self) -> list[ObjectManifest]:
+        """Return the newest model that is here of each task that sends deltas."""
+        return newest_here(self._store.newest_models(MODELS_LOOKED_AT), self._downloads.is_here)
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         if fault := assignment.fault(len(tail)):
             raise PayloadError(fault)
         own, graph_digests = assignment.split(tail)
         model, digests = self._downloads.admit(assignment.model, own)
+        deltas, delta_digests = self._admit_deltas(assignment, tail)
         failpoint("device.job.admitted")
         job, instructions = accept(JobKey(assignment.task, assignment.round))
         plan = self._surroundings.cut(assignment.plan)
@@ -203,8 +223,24 @@ class Jobs:
             created_s=now_s,
             graph=assignment.graph,
             graph_digests=graph_digests,
+            deltas=deltas,
+            delta_digests=delta_digests,
         )
         return self._begin(record, instructions, now_s)
+
+    def _admit_deltas(
+        self, assignment: Assignment, tail: bytes
+    ) -> tuple[tuple[ModelDelta, ...], bytes]:
+        """Return an assignment's deltas, none of them inline, and their chunks' digests."""
+        parts = assignment.delta_tails(tail)
+        admitted = [
+            (delta, *self._downloads.admit(delta.object, part))
+            for delta, part in zip(assignment.deltas, parts, strict=True)
+        ]
+        deltas = tuple(
+            delta.model_copy(update={"object": manifest}) for delta, manifest, _ in admitted
+        )
+        return deltas, b"".join(digests for _, _, digests in admitted)
 
     def _refuse(self, assignment: Assignment, cause: Refusal, now_s: float) -> list[Outgoing]:
         job, instructions = reject(JobKey(assignment.task, assignment.round), cause)
@@ -289,21 +325,51 @@ class Jobs:
         asked = [out for progress in begun for out in progress.outgoing]
         return [*self.apply(record, event, now_s), *asked]
 
+    def _without_deltas(self, record: JobRecord, reason: str, now_s: float) -> list[Outgoing]:
+        _LOG.warning(
+            "deltas_left_out", task=record.key.task, round=record.key.round, reason=reason
+        )
+        record = replace(record, deltas=(), delta_digests=b"")
+        self._save(record)
+        return self.apply(record, ModelLost(), now_s)
+
     def _work_of(self, record: JobRecord) -> Work:
         backend = self._backend(record)
         graph = record.graph if needs_graph(record.plan, backend) else None
-        sha256 = None if graph is None else graph.sha256
-        return Work(record.key, record.plan, record.model.sha256, backend or "none", sha256)
+        chain = self._chain(record)
+        return Work(
+            record.key,
+            record.plan,
+            record.model.sha256,
+            backend or "none",
+            None if graph is None else graph.sha256,
+            chain[0].base if chain else None,
+            tuple(delta.object.sha256 for delta in chain),
+            record.job.starts,
+        )
 
     def _backend(self, record: JobRecord) -> str | None:
         return self._surroundings.backend(record.plan, has_graph=record.graph is not None)
 
     def _needed(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
         """Return what a job needs before it can train: manifests and their chunks' digests."""
-        model = (record.model, record.digests)
+        chain = self._chain(record)
+        model = [(one.object, record.digests_of(one)) for one in chain]
+        model = model or [(record.model, record.digests)]
         if record.graph is None or not needs_graph(record.plan, self._backend(record)):
-            return [model]
-        return [model, (record.graph, record.graph_digests)]
+            return model
+        return [*model, (record.graph, record.graph_digests)]
+
+    def _chain(self, record: JobRecord) -> tuple[ModelDelta, ...]:
+        """Return the deltas that give a job its model; none: it is here, or is pulled whole."""
+        if not record.deltas or self._downloads.is_here(record.model.sha256):
+            return ()
+        return shortest(record.deltas, self._downloads.is_here)
+
+    def _wanted_by(self, record: JobRecord) -> list[str]:
+        """Return what must stay for a job: what it needs, and what its model is made of."""
+        bases = [one.base for one in self._chain(record)[:1]]
+        return [record.model.sha256, *bases, *(one.sha256 for one, _ in self._needed(record))]
 
     def _missing(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
         return [one for one in self._needed(record) if not self._downloads.is_here(one[0].sha256)]

@@ -99,6 +99,9 @@ class Work:
         model_sha256: The global model, in the object store.
         backend: What to train with.
         graph_sha256: The training graph, in the object store, where the job needs it.
+        base_sha256: The model that ``deltas`` begin from, where the model is not here yet.
+        deltas: What makes the model of it, in the object store, the oldest first.
+        start: How often the job was begun; the same job with another start is other work.
     """
 
     key: JobKey
@@ -106,6 +109,9 @@ class Work:
     model_sha256: str
     backend: str
     graph_sha256: str | None = None
+    base_sha256: str | None = None
+    deltas: tuple[str, ...] = ()
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,15 @@ class TrainingFailed:
     cause: Refusal
 
 
-WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed
+@dataclass(frozen=True, slots=True)
+class RebuildFailed:
+    """A job's model could not be made of an older one; the job has not begun to train."""
+
+    key: JobKey
+    reason: str
+
+
+WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed | RebuildFailed
 
 
 class Worker(Protocol):

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
 from device_agent.core.quota import Owed
-from schemas.messages import ObjectManifest, ReceiptStatus, TrainingPlan
+from schemas.messages import ModelDelta, ObjectManifest, ReceiptStatus, TrainingPlan, cut_tail
 
 Outcome = Literal["counted", "discarded"]
 
@@ -25,6 +25,8 @@ class JobRecord:
         settled: What became of the update, once central has said so.
         receipt: Status of the update's final receipt, stored as its outbox row is removed.
         graph: The task's training graph, where it has one, with its chunks' digests.
+        deltas: What leads from older models to this one, the oldest first; never inline.
+        delta_digests: SHA-256 of each of their chunks, one delta after another.
     """
 
     job: Job
@@ -37,11 +39,18 @@ class JobRecord:
     receipt: ReceiptStatus | None = None
     graph: ObjectManifest | None = None
     graph_digests: bytes = b""
+    deltas: tuple[ModelDelta, ...] = ()
+    delta_digests: bytes = b""
 
     @property
     def key(self) -> JobKey:
         """Task and round."""
         return self.job.key
+
+    def digests_of(self, delta: ModelDelta) -> bytes:
+        """Return the digests of one delta's chunks."""
+        objects = [one.object for one in self.deltas]
+        return cut_tail(objects, self.delta_digests)[self.deltas.index(delta)]
 
 
 class JobStore(Protocol):
@@ -73,6 +82,12 @@ class JobStore(Protocol):
 
     def newest_graphs(self, limit: int) -> list[ObjectManifest]:
         """Return the training graphs of the newest jobs, newest first, cancelled ones left out."""
+
+    def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
+        """Return task and model of the newest jobs whose task sends deltas, newest first.
+
+        Cancelled ones are left out.
+        """
 
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""

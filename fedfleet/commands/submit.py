@@ -35,6 +35,7 @@ class NoAnswerError(FleetError):
 @click.option("--min-clients", type=int, help="Updates that end a round.")
 @click.option("--cohort", type=int, help="Devices asked in each round.")
 @click.option("--codec", help="How updates are encoded.")
+@click.option("--downlink", "downlink__codec", help="How new models are; none: sent whole.")
 @click.option("--strategy", help="How updates are aggregated.")
 @click.option("--region", "regions", multiple=True, help="Only this region; repeatable.")
 @click.option("--epochs", "training__epochs", type=int)

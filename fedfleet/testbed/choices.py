@@ -36,6 +36,7 @@ class Options:
     Attributes:
         data: Kind of data, a key of ``RECIPES``.
         data_path: Its folder, where the kind needs one.
+        downlink: Codec of new models on their way down; None: they are sent whole.
         alpha: Concentration of the Dirichlet split; smaller is more unlike.
     """
 
@@ -47,6 +48,7 @@ class Options:
     min_clients: int | None = None
     model: str | None = None
     codec: str | None = None
+    downlink: str | None = None
     alpha: float = 0.5
     seed: int = 0
     broker: BrokerKind = "embedded"

@@ -10,7 +10,8 @@ from device_agent.core.job import JobKey
 
 _TO_VERSION_2 = (
     "DROP INDEX jobs_created; ALTER TABLE jobs DROP COLUMN graph;"
-    "ALTER TABLE jobs DROP COLUMN graph_digests; PRAGMA user_version = 2"
+    "ALTER TABLE jobs DROP COLUMN graph_digests; ALTER TABLE jobs DROP COLUMN deltas;"
+    "ALTER TABLE jobs DROP COLUMN delta_digests; PRAGMA user_version = 2"
 )
 _TO_VERSION_1 = f"{_TO_VERSION_2}; ALTER TABLE jobs DROP COLUMN receipt; PRAGMA user_version = 1"
 
