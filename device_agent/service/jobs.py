@@ -317,7 +317,7 @@ class Jobs:
 
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
         begun = [
-            self._downloads.begin(manifest, digests, now_s)
+            self._downloads.begin(manifest, digests, now_s, is_cast=record.is_cast(manifest))
             for manifest, digests in self._missing(record)
         ]
         is_whole = all(progress.completed is not None for progress in begun)

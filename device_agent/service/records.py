@@ -47,6 +47,11 @@ class JobRecord:
         """Task and round."""
         return self.job.key
 
+    def is_cast(self, manifest: ObjectManifest) -> bool:
+        """Tell whether gateways multicast an object unasked: of model and deltas the newest."""
+        left_out = [self.model, *(one.object for one in self.deltas)][:-1]
+        return manifest not in left_out
+
     def digests_of(self, delta: ModelDelta) -> bytes:
         """Return the digests of one delta's chunks."""
         objects = [one.object for one in self.deltas]
