@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.network import Letter
+from tests.simulation.tiny import DOWNLINK
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -95,6 +96,7 @@ class Person:
             "selection_timeout_s": 3000 if is_probe else 60,
             "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
             "codec": "raw-f32",
+            **({"downlink": DOWNLINK.model_dump()} if swarm.compressed else {}),
             "requires": {"backend": world.backend},
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),
