@@ -15,6 +15,7 @@ import numpy as np
 from central.adapters import jobs as central_jobs
 from central.adapters.store import SqliteStore as CentralStore
 from central.adapters.stored_rounds import StoredRounds
+from central.core import downlink
 from central.core import rounds as round_rules
 from central.core import tasks as task_rules
 from central.core.rounds import Phase, StartAggregation
@@ -400,3 +401,12 @@ def _() -> tuple[Change, ...]:
 
     real = Orchestrator.__init__
     return ((Orchestrator, "__init__", init),)
+
+
+@mutant("what a compressed downlink leaves out is lost")
+def _() -> tuple[Change, ...]:
+    def compress(*given: Any) -> Any:
+        return replace(real(*given), residual=None)
+
+    real = downlink.compress
+    return ((downlink, "compress", compress),)
