@@ -69,13 +69,13 @@ class Assignments:
             return f"{what}: {error}"
         return None
 
-    def announced_bytes(self, record: RoundRecord) -> int:
+    def announced_bytes(self, task: TaskRecord, record: RoundRecord) -> int:
         """Return the size of what a round's assignment gives each of its cohort to fetch.
 
         That is the newest delta, or the model where there is none. What a device asks for beyond
         it is between the device and its gateway.
         """
-        deltas, _ = self._deltas.of(record)
+        deltas, _ = self._deltas.of(task, record)
         return deltas[-1].object.size if deltas else record.base_model_bytes
 
     def answered(self, task: str, number: int, device: str) -> None:
@@ -158,7 +158,7 @@ class Assignments:
     def _frame(
         self, task: TaskRecord, record: RoundRecord, region: str, members: tuple[str, ...]
     ) -> Outgoing:
-        deltas, steps = self._deltas.of(record)
+        deltas, steps = self._deltas.of(task, record)
         manifest, tail = self._manifests.of(record.base_model_sha256, inline=not deltas)
         graph, digests = self._graph(task)
         body = Assignment(

@@ -3,7 +3,7 @@
 from central.core.downlink import chain_to
 from central.service.manifests import Manifests
 from central.service.ports import Store
-from central.service.records import RoundRecord
+from central.service.records import RoundRecord, TaskRecord
 from schemas.limits import MAX_DELTA_TAIL_BYTES, MAX_DELTAS, MAX_INLINE_DELTA_BYTES
 from schemas.messages import ModelDelta
 from transport.objects import ObjectDamagedError
@@ -16,11 +16,13 @@ class Deltas:
         self._store = store
         self._manifests = manifests
 
-    def of(self, record: RoundRecord) -> tuple[tuple[ModelDelta, ...], bytes]:
+    def of(self, task: TaskRecord, record: RoundRecord) -> tuple[tuple[ModelDelta, ...], bytes]:
         """Return the deltas that lead to a round's base, the oldest first, and their tail.
 
         As many as there are without a gap, as are whole on disk, and as fit the tail.
         """
+        if task.submission.downlink is None:
+            return (), b""
         found: list[tuple[ModelDelta, bytes]] = []
         room = MAX_DELTA_TAIL_BYTES
         for step in self._steps(record):

@@ -78,7 +78,7 @@ class Openings:
             on_shortfall=asked.on_shortfall,
         )
         record = RoundRecord(task.task, state, task.model_sha256, task.plan.model_bytes, now_s)
-        announced = self._assignments.announced_bytes(record) * len(cohort)
+        announced = self._assignments.announced_bytes(task, record) * len(cohort)
         downlink = task.totals.downlink_bytes + announced
         totals = task.totals.model_copy(update={"downlink_bytes": downlink})
         task = replace(task, progress=tasks.open_round(task.progress), totals=totals)

@@ -272,7 +272,8 @@ class Rounds:
             clients=len(record.contributors or ()) if model else 0,
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
-            downlink_bytes=self._assignments.announced_bytes(record) * len(record.state.cohort),
+            downlink_bytes=self._assignments.announced_bytes(task, record)
+            * len(record.state.cohort),
         )
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)

@@ -45,14 +45,27 @@ def rebuild(
         TrainingStoppedError: ``should_stop`` said so.
         OSError: The disk is full.
     """
+    try:
+        path = _file(objects, work, scratch, should_stop)
+    except RebuildError:
+        for used in (work.base_sha256, *work.deltas):
+            if used is not None:
+                objects.verify(used)  # what is torn goes, so that nothing is tried with it again
+        raise
+    failpoint("device.model.rebuilt")
+    objects.adopt(path, work.model_sha256, durable=True)
+
+
+def _file(
+    objects: ObjectStore, work: Work, scratch: Path, should_stop: Callable[[], bool]
+) -> Path:
     layout, vector = _rebuilt(objects, work, should_stop)
     sha256, path = _write(layout, vector, scratch / f"{work.model_sha256}.model.tmp")
     if sha256 != work.model_sha256:
         path.unlink(missing_ok=True)
         message = f"the deltas give {sha256}, the model is {work.model_sha256}"
         raise RebuildError(message)
-    failpoint("device.model.rebuilt")
-    objects.adopt(path, sha256, durable=True)
+    return path
 
 
 def _rebuilt(

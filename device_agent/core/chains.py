@@ -12,7 +12,7 @@ def shortest(
 
     Args:
         deltas: The oldest first, each from the base of the next.
-        is_here: Tells whether a model, by its digest, is here and whole.
+        is_here: Tells whether a model, by its digest, is here.
     """
     for start in reversed(range(len(deltas))):
         if is_here(deltas[start].base):

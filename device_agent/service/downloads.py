@@ -52,6 +52,10 @@ class Downloads:
         """Tell whether a model or graph is there and whole."""
         return self._objects.intact(sha256)
 
+    def has(self, sha256: str) -> bool:
+        """Tell whether a file of that name is there; what is in it shows when it is used."""
+        return self._objects.has(sha256)
+
     def begin(
         self, manifest: ObjectManifest, digests: bytes, now_s: float, *, is_cast: bool = True
     ) -> PullProgress:

@@ -203,7 +203,7 @@ class Jobs:
 
     def models_to_keep(self) -> list[ObjectManifest]:
         """Return the newest model that is here of each task that sends deltas."""
-        return newest_here(self._store.newest_models(MODELS_LOOKED_AT), self._downloads.is_here)
+        return newest_here(self._store.newest_models(MODELS_LOOKED_AT), self._downloads.has)
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         if fault := assignment.fault(len(tail)):
@@ -364,7 +364,7 @@ class Jobs:
         """Return the deltas that give a job its model; none: it is here, or is pulled whole."""
         if not record.deltas or self._downloads.is_here(record.model.sha256):
             return ()
-        return shortest(record.deltas, self._downloads.is_here)
+        return shortest(record.deltas, self._downloads.has)
 
     def _wanted_by(self, record: JobRecord) -> list[str]:
         """Return what must stay for a job: what it needs, and what its model is made of."""

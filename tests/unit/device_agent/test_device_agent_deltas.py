@@ -157,12 +157,14 @@ def test_a_device_that_lost_its_store_pulls_the_key_frame(bench):
     assert asked(bench.wait(2)) == {sha(HISTORY.models[1])}
 
 
-def test_a_torn_base_is_noticed_after_a_restart_and_the_key_frame_pulled(bench):
+def test_a_torn_base_is_noticed_and_removed_and_the_key_frame_pulled(bench):
     first(bench)
     bench.objects.path(sha(HISTORY.models[0])).write_bytes(HISTORY.models[0][:-1])
     bench = bench.reborn()
     HISTORY.assign(bench, 1)
+    bench.give(bench.worker.result())
     assert asked(bench.wait(2)) == {sha(HISTORY.models[1])}
+    assert not bench.objects.has(sha(HISTORY.models[0]))
 
 
 def test_deltas_that_give_another_model_are_left_out_and_the_key_frame_pulled(bench):
