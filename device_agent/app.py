@@ -27,6 +27,7 @@ from device_agent.service.agent import LOST, Agent, Parts
 from device_agent.service.births import Births, Profile
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.needs import Needs
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
 from device_agent.service.room import Room
@@ -188,6 +189,7 @@ def compose(
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
     uploads = Uploads(wire, device.objects, outbox, sender)
     statuses, surroundings = Statuses(wire), _surroundings(device)
+    needs = Needs(store, downloads, surroundings)
     agent = Agent(
         Parts(
             wire=wire,
@@ -201,7 +203,9 @@ def compose(
                 uploads,
                 Room(store, uploads, settings.outbox_quota_bytes),
                 surroundings,
+                needs,
             ),
+            needs=needs,
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,

@@ -9,6 +9,7 @@ from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.needs import Needs
 from device_agent.service.ports import (
     Boots,
     RebuildFailed,
@@ -54,6 +55,7 @@ class Parts:
     questions: Questions
     statuses: Statuses
     jobs: Jobs
+    needs: Needs
     downloads: Downloads
     uploads: Uploads
     surroundings: Surroundings
@@ -143,9 +145,9 @@ class Agent:
             return
         parts.worker.assign(parts.jobs.work())
         failpoint("device.work.assigned")
-        wanted = parts.jobs.wanted_objects()
+        wanted = parts.needs.wanted()
         parts.downloads.forget_all_but(wanted)
-        newest = [*parts.jobs.models_to_keep(), *parts.store.newest_graphs(GRAPHS_LOOKED_AT)]
+        newest = [*parts.needs.models_to_keep(), *parts.store.newest_graphs(GRAPHS_LOOKED_AT)]
         graphs = graphs_to_keep(newest, parts.graph_bytes)
         parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
         failpoint("device.files.trimmed")

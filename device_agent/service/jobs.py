@@ -6,8 +6,6 @@ from dataclasses import replace
 import structlog
 from typing_extensions import assert_never
 
-from device_agent.core.backend import needs_graph
-from device_agent.core.chains import newest_here, shortest
 from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
@@ -31,6 +29,7 @@ from device_agent.core.job_events import (
 )
 from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
+from device_agent.service.needs import Needs
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.room import Room
@@ -38,15 +37,13 @@ from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from schemas.errors import PayloadError
-from schemas.messages import Assignment, ModelDelta, ObjectManifest, ReceiptStatus
+from schemas.messages import Assignment, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
-#: A device that works for many tasks in turn keeps the models of the newest jobs.
-MODELS_LOOKED_AT = 32
 #: What every job goes through on its way; the log names where jobs begin and how they end.
 _PASSING = frozenset({JobState.ACCEPTED, JobState.UPLOADING})
 _ENDED_KEPT_S = 30 * 86_400.0
@@ -67,6 +64,7 @@ class Jobs:
         uploads: Uploads,
         room: Room,
         surroundings: Surroundings,
+        needs: Needs,
     ) -> None:
         self.has_changed = True
         self._room = room
@@ -75,6 +73,7 @@ class Jobs:
         self._downloads = downloads
         self._uploads = uploads
         self._surroundings = surroundings
+        self._needs = needs
 
     def assign(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         """Take or refuse a job; one that is known is answered with its latest status.
@@ -104,7 +103,7 @@ class Jobs:
 
     def object_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
         """Go on with the jobs that waited for a model or graph and now have all they need."""
-        waiting = [one for one in self._waiting_for(sha256) if not self._missing(one)]
+        waiting = [one for one in self._needs.waiting_for(sha256) if not self._needs.missing(one)]
         failpoint("device.model.arrived")
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
@@ -115,7 +114,7 @@ class Jobs:
         """
         event = WorkFailed(Refusal("model", reason))
         outgoing: list[Outgoing] = []
-        for one in self._waiting_for(sha16):
+        for one in self._needs.waiting_for(sha16):
             if any(delta.object.sha256.startswith(sha16) for delta in one.deltas):
                 outgoing += self._without_deltas(one, reason, now_s)
             else:
@@ -192,25 +191,15 @@ class Jobs:
         """Return what the training thread should have in hand."""
         for record in self._store.active():
             if record.job.state is JobState.TRAINING:
-                return self._work_of(record)
+                return self._needs.work_of(record)
         return None
-
-    def wanted_objects(self) -> frozenset[str]:
-        """Return the SHA-256 of each model and graph that a job still needs."""
-        return frozenset(
-            sha256 for record in self._store.active() for sha256 in self._wanted_by(record)
-        )
-
-    def models_to_keep(self) -> list[ObjectManifest]:
-        """Return the newest model that is here of each task that sends deltas."""
-        return newest_here(self._store.newest_models(MODELS_LOOKED_AT), self._downloads.has)
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         if fault := assignment.fault(len(tail)):
             raise PayloadError(fault)
         own, graph_digests = assignment.split(tail)
         model, digests = self._downloads.admit(assignment.model, own)
-        deltas, delta_digests = self._admit_deltas(assignment, tail)
+        deltas, delta_digests = self._needs.admit_deltas(assignment, tail)
         failpoint("device.job.admitted")
         job, instructions = accept(JobKey(assignment.task, assignment.round))
         plan = self._surroundings.cut(assignment.plan)
@@ -227,20 +216,6 @@ class Jobs:
             delta_digests=delta_digests,
         )
         return self._begin(record, instructions, now_s)
-
-    def _admit_deltas(
-        self, assignment: Assignment, tail: bytes
-    ) -> tuple[tuple[ModelDelta, ...], bytes]:
-        """Return an assignment's deltas, none of them inline, and their chunks' digests."""
-        parts = assignment.delta_tails(tail)
-        admitted = [
-            (delta, *self._downloads.admit(delta.object, part))
-            for delta, part in zip(assignment.deltas, parts, strict=True)
-        ]
-        deltas = tuple(
-            delta.model_copy(update={"object": manifest}) for delta, manifest, _ in admitted
-        )
-        return deltas, b"".join(digests for _, _, digests in admitted)
 
     def _refuse(self, assignment: Assignment, cause: Refusal, now_s: float) -> list[Outgoing]:
         job, instructions = reject(JobKey(assignment.task, assignment.round), cause)
@@ -318,7 +293,7 @@ class Jobs:
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
         begun = [
             self._downloads.begin(manifest, digests, now_s, is_cast=record.is_cast(manifest))
-            for manifest, digests in self._missing(record)
+            for manifest, digests in self._needs.missing(record)
         ]
         is_whole = all(progress.completed is not None for progress in begun)
         event = ModelArrived() if is_whole else ModelAwaited()
@@ -332,51 +307,3 @@ class Jobs:
         record = replace(record, deltas=(), delta_digests=b"")
         self._save(record)
         return self.apply(record, ModelLost(), now_s)
-
-    def _work_of(self, record: JobRecord) -> Work:
-        backend = self._backend(record)
-        graph = record.graph if needs_graph(record.plan, backend) else None
-        chain = self._chain(record)
-        return Work(
-            record.key,
-            record.plan,
-            record.model.sha256,
-            backend or "none",
-            None if graph is None else graph.sha256,
-            chain[0].base if chain else None,
-            tuple(delta.object.sha256 for delta in chain),
-            record.job.starts,
-        )
-
-    def _backend(self, record: JobRecord) -> str | None:
-        return self._surroundings.backend(record.plan, has_graph=record.graph is not None)
-
-    def _needed(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
-        """Return what a job needs before it can train: manifests and their chunks' digests."""
-        chain = self._chain(record)
-        model = [(one.object, record.digests_of(one)) for one in chain]
-        model = model or [(record.model, record.digests)]
-        if record.graph is None or not needs_graph(record.plan, self._backend(record)):
-            return model
-        return [*model, (record.graph, record.graph_digests)]
-
-    def _chain(self, record: JobRecord) -> tuple[ModelDelta, ...]:
-        """Return the deltas that give a job its model; none: it is here, or is pulled whole."""
-        if not record.deltas or self._downloads.is_here(record.model.sha256):
-            return ()
-        return shortest(record.deltas, self._downloads.has)
-
-    def _wanted_by(self, record: JobRecord) -> list[str]:
-        """Return what must stay for a job: what it needs, and what its model is made of."""
-        bases = [one.base for one in self._chain(record)[:1]]
-        return [record.model.sha256, *bases, *(one.sha256 for one, _ in self._needed(record))]
-
-    def _missing(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
-        return [one for one in self._needed(record) if not self._downloads.is_here(one[0].sha256)]
-
-    def _waiting_for(self, sha256_prefix: str) -> list[JobRecord]:
-        return [
-            record
-            for record in self._store.active()
-            if any(one.sha256.startswith(sha256_prefix) for one, _ in self._needed(record))
-        ]
