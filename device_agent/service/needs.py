@@ -85,9 +85,9 @@ class Needs:
             record.model.sha256,
             backend or "none",
             None if graph is None else graph.sha256,
-            chain[0].base if chain else None,
-            tuple(delta.object.sha256 for delta in chain),
-            record.job.starts,
+            base_sha256=chain[0].base if chain else None,
+            deltas=tuple(delta.object.sha256 for delta in chain),
+            start=record.job.starts,
         )
 
     def _backend(self, record: JobRecord) -> str | None:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from central.adapters.audit import open_books
 from central.adapters.restores import NAMED_OBJECTS
-from central.adapters.store import MIGRATIONS, SCHEMA, SqliteStore
+from central.adapters.store import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import _load_state, read_model
 from central.core import downlink
 from central.core.downlink import Move, chain_to, compress, whole
@@ -284,7 +284,7 @@ def test_gateways_pull_deltas_and_key_frames_and_a_purge_removes_both(tmp_path):
 def test_a_backup_of_a_database_without_deltas_names_its_other_objects(tmp_path):
     path = tmp_path / "central.db"
     older = "".join(line for line in SCHEMA.splitlines(keepends=True) if "delta" not in line)
-    old = open_database(path, older, 3)
+    old = open_database(path, older, SCHEMA_VERSION - 1)
     old.execute(
         "INSERT INTO tasks (task, submission, min_clients, created_s, progress, metrics, totals)"
         " VALUES ('t', '{}', 1, 0.0, '{}', '{}', '{}')"
@@ -295,7 +295,7 @@ def test_a_backup_of_a_database_without_deltas_names_its_other_objects(tmp_path)
     )
     assert old.execute(NAMED_OBJECTS).fetchall() == [("base",)]
     old.close()
-    new = open_database(path, SCHEMA, 4, MIGRATIONS)
+    new = open_database(path, SCHEMA, SCHEMA_VERSION, MIGRATIONS)
     assert new.execute(NAMED_OBJECTS).fetchall() == [("base",)]
     assert SqliteStore(new).newest_deltas("t", 9, 8) == []
     new.close()

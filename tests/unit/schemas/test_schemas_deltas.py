@@ -6,6 +6,7 @@ import pytest
 
 from schemas.errors import MessageError
 from schemas.limits import (
+    MAX_COHORT,
     MAX_DELTA_TAIL_BYTES,
     MAX_DELTAS,
     MAX_GRAPH_BYTES,
@@ -16,7 +17,13 @@ from schemas.limits import (
     MAX_SIGNATURE_BYTES,
     MIB,
 )
-from schemas.messages import Assignment, ModelDelta, ObjectManifest, TrainingPlan
+from schemas.messages import (
+    Assignment,
+    ModelDelta,
+    ObjectManifest,
+    Settlement,
+    TrainingPlan,
+)
 from schemas.tasks import Downlink, parse_submission
 
 PLAN = TrainingPlan(
@@ -108,6 +115,17 @@ def test_the_digests_of_the_largest_model_and_graph_and_all_deltas_fit_one_frame
     graph = ObjectManifest(sha256=sha(2), size=MAX_GRAPH_BYTES)
     tail = model.tail_bytes() + graph.tail_bytes() + MAX_DELTA_TAIL_BYTES
     assert tail + MAX_HEADER_BYTES + MAX_SIGNATURE_BYTES < MAX_PAYLOAD_BYTES
+
+
+def test_the_longest_chain_and_the_longest_cohort_fit_a_header():
+    steps = tuple(delta(number, size=MAX_OBJECT_BYTES // 8) for number in range(1, 9))
+    settings = {f"{number:064d}": "x" * 60 for number in range(8)}
+    plan = PLAN.model_copy(update={"downlink": Downlink(codec="topk", codec_params=settings)})
+    ids = tuple(f"{number:032d}" for number in range(MAX_COHORT))
+    settled = Settlement(task="t" * 32, round=2, counted=ids, reason="x" * 200)
+    job = assignment(*steps, plan=plan).model_copy(update={"cohort": ids, "settled": (settled,)})
+    assert len(steps) == MAX_DELTAS
+    assert len(job.model_dump_json(exclude_none=True)) < MAX_HEADER_BYTES - 1024
 
 
 def test_a_person_names_the_downlinks_codec_and_nothing_that_is_not_known():
