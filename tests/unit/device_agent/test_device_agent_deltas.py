@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,6 +354,6 @@ def test_a_rebuild_without_a_base_or_with_a_damaged_one_says_so(tmp_path):
     work = Work(JobKey(TASK, 1), HISTORY.plan, sha(HISTORY.models[1]), "noise")
     with pytest.raises(RebuildError, match="no model to begin from"):
         rebuild(objects, work, tmp_path, lambda: False)
-    based = Work(work.key, work.plan, work.model_sha256, "noise", None, "ab" * 32, ("cd" * 32,))
+    based = replace(work, base_sha256="ab" * 32, deltas=("cd" * 32,))
     with pytest.raises(RebuildError, match="No such file"):
         rebuild(objects, based, tmp_path, lambda: False)
