@@ -30,6 +30,7 @@ from device_agent.service.births import Births, Profile
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
 from device_agent.service.memories import Memories
+from device_agent.service.needs import Needs
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
 from device_agent.service.room import Room
@@ -205,6 +206,7 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     times = SqliteUploadTimes(device.connection)
     uploads = Uploads(wire, device.objects, outbox, sender, traffic, times)
     statuses, surroundings = Statuses(wire), _surroundings(device)
+    needs = Needs(store, downloads, surroundings)
     agent = Agent(
         Parts(
             wire=wire,
@@ -219,7 +221,9 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
                 Room(store, uploads, settings.outbox_quota_bytes),
                 surroundings,
                 Memories(SqliteMemoryStore(device.connection), device.objects, settings.id),
+                needs,
             ),
+            needs=needs,
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,

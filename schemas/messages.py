@@ -4,6 +4,8 @@
 anything is allocated for them.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
@@ -16,13 +18,16 @@ from schemas.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_COHORT,
+    MAX_DELTA_TAIL_BYTES,
+    MAX_DELTAS,
     MAX_GRAPH_BYTES,
     MAX_INLINE_BYTES,
+    MAX_INLINE_DELTA_BYTES,
     MAX_OBJECT_BYTES,
     MAX_WANT,
     MIN_CHUNK_BYTES,
 )
-from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
+from schemas.tasks import Downlink, Name, Parameter, Privacy, Requirements, Training
 
 Text = Annotated[str, StringConstraints(max_length=500)]
 ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
@@ -165,6 +170,8 @@ class TrainingPlan(WireMessage):
     requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
     #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
     bids: bool = False
+    #: How the assignment's deltas are coded; none: it has no deltas.
+    downlink: Annotated[Downlink | None, _without_unknown(Downlink)] = None
 
 
 class Settlement(WireMessage):
@@ -184,6 +191,17 @@ class LazyTerms(WireMessage):
     examples: int = Field(ge=1, description="of all devices whose updates central holds")
 
 
+class ModelDelta(WireMessage):
+    """One step of a compressed downlink: what makes one model file of the one before it.
+
+    ``object`` is a payload of the plan's ``downlink`` codec: ``base`` plus it is ``result``.
+    """
+
+    base: Sha256
+    result: Sha256
+    object: ObjectManifest
+
+
 class Assignment(WireMessage):
     """One round's work for one region; devices that are not in ``cohort`` ignore it.
 
@@ -192,8 +210,10 @@ class Assignment(WireMessage):
     round and forgets the others; without it, it begins anew.
 
     ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
-    the same in every round, for devices that train with it; never inline. The frame's tail is the
-    model's tail, and after it the SHA-256 of each of the graph's chunks.
+    the same in every round, for devices that train with it; never inline. ``deltas`` lead, the
+    oldest first, from an older model to ``model``; who holds none of their bases pulls ``model``,
+    the key frame, which is then not inline. The frame's tail is the model's tail, after it the
+    SHA-256 of each of the graph's chunks, and after it each delta's tail.
     """
 
     TYPE: ClassVar[str] = "task.assign"
@@ -214,6 +234,14 @@ class Assignment(WireMessage):
         told = dict(zip(self.cohort, self.references, strict=False))
         return told.get(device, 0)
 
+    deltas: tuple[ModelDelta, ...] = Field(default=(), max_length=MAX_DELTAS)
+
+    @property
+    def objects(self) -> tuple[ObjectManifest, ...]:
+        """What the assignment names, in the order of its tail."""
+        own = (self.model,) if self.graph is None else (self.model, self.graph)
+        return (*own, *(delta.object for delta in self.deltas))
+
     def fault(self, tail_bytes: int) -> str | None:
         """Return what is wrong with the lists and manifests, or with a tail of so many bytes."""
         if self.references and len(self.references) != len(self.cohort):
@@ -222,16 +250,52 @@ class Assignment(WireMessage):
             return "graph: inline, it must be pulled"
         if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
             return f"graph: {self.graph.size} bytes, at most {MAX_GRAPH_BYTES}"
-        objects = (self.model,) if self.graph is None else (self.model, self.graph)
-        if fault := next((fault for one in objects if (fault := one.fault())), None):
+        if fault := self._fault_of_deltas():
             return fault
-        wanted = sum(one.tail_bytes() for one in objects)
+        if fault := next((fault for one in self.objects if (fault := one.fault())), None):
+            return fault
+        wanted = sum(one.tail_bytes() for one in self.objects)
         return None if tail_bytes == wanted else f"tail: {tail_bytes} bytes, must be {wanted}"
 
     def split(self, tail: bytes) -> tuple[bytes, bytes]:
         """Return the model's part of a tail without ``fault``, and the graph's."""
         end = self.model.tail_bytes()
-        return tail[:end], tail[end:]
+        digests = 0 if self.graph is None else self.graph.tail_bytes()
+        return tail[:end], tail[end : end + digests]
+
+    def delta_tails(self, tail: bytes) -> tuple[bytes, ...]:
+        """Return each delta's part of a tail without ``fault``."""
+        return cut_tail(self.objects, tail)[len(self.objects) - len(self.deltas) :]
+
+    def _fault_of_deltas(self) -> str | None:
+        if not self.deltas:
+            return None
+        results = (*(one.base for one in self.deltas[1:]), self.model.sha256)
+        if any(one.result != result for one, result in zip(self.deltas, results, strict=True)):
+            return "deltas: each must give the base of the next, the last one the model"
+        if self.plan.downlink is None:
+            return "deltas: the plan has no downlink to read them with"
+        if self.model.inline:
+            return "model: inline beside deltas, it must be pulled"
+        return _size_fault([one.object for one in self.deltas])
+
+
+def cut_tail(objects: Sequence[ObjectManifest], tail: bytes) -> tuple[bytes, ...]:
+    """Return the part of a tail that belongs to each of ``objects``, which follow each other."""
+    ends = list(accumulate((one.tail_bytes() for one in objects), initial=0))
+    return tuple(tail[start:end] for start, end in pairwise(ends))
+
+
+def _size_fault(deltas: Sequence[ObjectManifest]) -> str | None:
+    *older, newest = deltas
+    if any(one.inline for one in older):
+        return "deltas: only the newest may be inline"
+    if newest.inline and newest.size > MAX_INLINE_DELTA_BYTES:
+        return f"deltas: {newest.size} bytes inline, at most {MAX_INLINE_DELTA_BYTES}"
+    parts = sum(one.tail_bytes() for one in deltas)
+    if parts > MAX_DELTA_TAIL_BYTES:
+        return f"deltas: {parts} bytes of the tail, at most {MAX_DELTA_TAIL_BYTES}"
+    return None
 
 
 class JobRef(WireMessage):

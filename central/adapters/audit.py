@@ -191,21 +191,25 @@ class Books:
 
     def _recompute(self, found: TaskAudit, task: TaskRecord, rounds: list[RoundRecord]) -> None:
         state: bytes | None = None
-        for record in rounds:
-            if record.state.phase is not Phase.COMMITTED:
-                continue
+        committed = [one for one in rounds if one.state.phase is Phase.COMMITTED]
+        for before, record in enumerate(committed):
             number = record.state.number
             try:
-                again = self._rounds.aggregate(task, record, state)
+                done = self._rounds.aggregate(task, record, state, before)
             except _UNREADABLE as error:
                 found.findings.append(f"round {number}: cannot be aggregated again: {error!r}")
                 return
-            state = again.state
-            found.recomputed[number] = model_parts(again.layout, again.model)[2]
+            state = done.state
+            found.recomputed[number] = model_parts(done.layout, done.model)[2]
             if found.recomputed[number] != record.model_sha256:
                 found.findings.append(
                     f"round {number}: aggregated again it gives {found.recomputed[number]}, "
                     f"stored is {record.model_sha256}"
+                )
+            delta = None if done.delta is None else hashlib.sha256(done.delta).hexdigest()
+            if delta != record.delta_sha256:
+                found.findings.append(
+                    f"round {number}: its delta is {delta}, stored is {record.delta_sha256}"
                 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from central.core import downlink
 from central.core.strategies import registry
 from central.core.strategies.base import Strategy
 from central.service.ports import Modeler
@@ -40,6 +41,8 @@ class InstalledCatalog:
         memory = task_memory(submission.codec, submission.codec_params, submission.error_feedback)
         if memory == "lazy":
             _check_lazy(submission)
+        if submission.downlink is not None:
+            downlink.check(submission.downlink.codec, submission.downlink.codec_params)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
         if submission.scale_exponent and submission.strategy not in registry.SCALED:
             known = ", ".join(sorted(registry.SCALED))

@@ -42,7 +42,7 @@ TASK_COLUMNS = (
 )
 ROUND_COLUMNS = (
     "task, state, base_model_sha256, base_model_bytes, opened_s, ended_s, contributors, "
-    "model_sha256, summary"
+    "model_sha256, summary, delta_sha256, delta_bytes"
 )
 CONTRIBUTION_COLUMNS = (
     "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
@@ -89,7 +89,7 @@ def task_row(record: TaskRecord) -> tuple[object, ...]:
 
 def round_of(row: tuple[str, ...]) -> RoundRecord:
     """Return the record of ``ROUND_COLUMNS``."""
-    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary = row
+    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary, *delta = row
     return RoundRecord(
         task=task,
         state=_read_round_state(state),
@@ -100,6 +100,8 @@ def round_of(row: tuple[str, ...]) -> RoundRecord:
         contributors=_NAMES.validate_json(contributors) if contributors else None,
         model_sha256=sha,
         summary=_SUMMARY(summary) if summary else None,
+        delta_sha256=delta[0],
+        delta_bytes=int(delta[1]),
     )
 
 
@@ -116,6 +118,8 @@ def round_row(record: RoundRecord) -> tuple[object, ...]:
         None if names is None else _NAMES.dump_json(names).decode(),
         record.model_sha256,
         record.summary.model_dump_json() if record.summary else None,
+        record.delta_sha256,
+        record.delta_bytes,
     )
 
 

@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS rounds (
     contributors TEXT,
     model_sha256 TEXT,
     summary TEXT,
+    delta_sha256 TEXT,
+    delta_bytes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, round)
 ) STRICT;
 
@@ -134,4 +136,5 @@ CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
 CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_graph ON tasks (graph_sha256);
 CREATE INDEX IF NOT EXISTS rounds_by_model ON rounds (base_model_sha256);
+CREATE INDEX IF NOT EXISTS rounds_by_delta ON rounds (delta_sha256);
 CREATE INDEX IF NOT EXISTS refusals_by_round ON refusals (task, round);

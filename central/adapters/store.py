@@ -30,7 +30,7 @@ from central.service.records import (
 )
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
@@ -49,6 +49,9 @@ MIGRATIONS = {
     "sent_bytes INTEGER NOT NULL, received_bytes INTEGER NOT NULL) STRICT",
     6: "ALTER TABLE contributions ADD COLUMN codec TEXT; "
     "ALTER TABLE contributions ADD COLUMN codec_params TEXT",
+    7: "ALTER TABLE rounds ADD COLUMN delta_sha256 TEXT; "
+    "ALTER TABLE rounds ADD COLUMN delta_bytes INTEGER NOT NULL DEFAULT 0; "
+    "CREATE INDEX rounds_by_delta ON rounds (delta_sha256)",
 }
 
 
@@ -101,6 +104,13 @@ class SqliteStore:
         """Insert or replace one round."""
         sql = _upsert("rounds", f"{ROUND_COLUMNS}, round", "task, round")
         self._db.execute(sql, (*round_row(record), record.state.number))
+
+    def newest_deltas(self, task: str, before: int, limit: int) -> list[RoundRecord]:
+        """Return a task's newest rounds below a number that gave a delta, newest first."""
+        tail = (
+            "WHERE task = ? AND round < ? AND delta_sha256 IS NOT NULL ORDER BY round DESC LIMIT ?"
+        )
+        return self._rounds(tail, (task, before, limit))
 
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
@@ -262,12 +272,13 @@ class SqliteStore:
         )
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model or graph of a task, or the base of a round."""
+        """Tell whether an object is a task's model or graph, a round's base or its delta."""
         found = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM tasks WHERE model_sha256 = ?) "
             "OR EXISTS (SELECT 1 FROM tasks WHERE graph_sha256 = ?) "
-            "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?)",
-            (sha256, sha256, sha256),
+            "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?) "
+            "OR EXISTS (SELECT 1 FROM rounds WHERE delta_sha256 = ?)",
+            (sha256,) * 4,
         ).fetchone()
         return bool(found[0])
 
@@ -299,8 +310,9 @@ class SqliteStore:
             f"UNION SELECT graph_sha256 FROM tasks WHERE task IN ({old}) "
             f"UNION SELECT base_model_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT model_sha256 FROM rounds WHERE task IN ({old}) "
+            f"UNION SELECT delta_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT sha256 FROM contributions WHERE task IN ({old})",
-            (before_s,) * 5,
+            (before_s,) * 6,
         ).fetchall()
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608

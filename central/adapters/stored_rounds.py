@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core import downlink
 from central.core.budget import selection_scale
 from central.core.lazy_sum import may_skip, run_lazily
 from central.core.strategies import registry
@@ -31,6 +32,7 @@ from transport.database import DatabaseCorruptError, is_damage, is_storage_failu
 from updates.choice import AUTO
 from updates.codecs import create
 from updates.codecs.base import Codec
+from updates.errors import NonFiniteError
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
 
@@ -39,18 +41,20 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregate:
-    """What a round's contributions give.
+    """What a round gives.
 
     Attributes:
-        layout: The model's.
-        model: The new model, shape ``(layout.size,)``.
-        state: The strategy's state after the round.
+        layout: Of the model.
+        model: The new global model, as devices will hold it, shape ``(layout.size,)``.
+        state: What the strategy and the downlink keep for the next round.
+        delta: What leads devices to the model from the round's base; None: it is sent whole.
         lazy: What a lazy task's next round is told; None: nothing.
     """
 
     layout: Layout
     model: F32
     state: bytes
+    delta: bytes | None = None
     lazy: LazyTerms | None = None
 
 
@@ -68,13 +72,16 @@ class StoredRounds:
     object_path: Callable[[str], Path]
     strategies: Mapping[str, Callable[..., Strategy]]
 
-    def aggregate(self, task: TaskRecord, record: RoundRecord, stored: bytes | None) -> Aggregate:
+    def aggregate(
+        self, task: TaskRecord, record: RoundRecord, stored: bytes | None, committed: int
+    ) -> Aggregate:
         """Aggregate the frozen contributions of a round.
 
         Args:
             task: The round's task.
             record: The round.
             stored: The strategy's state before this round; None before the first one.
+            committed: Rounds of the task committed before this one; its last is sent whole.
 
         Raises:
             StrategyError: The strategy raised, or gave what is no model; or the vectors of a lazy
@@ -90,14 +97,13 @@ class StoredRounds:
         items = self._contributions(task, record, layout)
         scale = selection_scale(len(items), task.min_clients, submission.scale_exponent)
         contributions = Contributions(model, items, scale)
-        state = _load_state(stored) if stored else strategy.init(model)
-        codec = _lazy_codec(submission)
-        if codec is None:
-            state, new = _run(lambda: run(strategy, state, contributions))
-            return Aggregate(layout, new, _dump_state(state))
-        state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
-        told = LazyTerms(threshold=terms.threshold, examples=terms.examples)
-        return Aggregate(layout, new, _dump_state(state), told if may_skip(codec) else None)
+        state, residual = _without_residual(_load_state(stored) if stored else {})
+        state = state if stored else strategy.init(model)
+        state, new, told = _step(strategy, state, contributions, _lazy_codec(submission))
+        move = downlink.Move(model, new, residual)
+        sent = _send(task, record, layout, move, is_last=committed + 1 >= submission.rounds)
+        kept = {} if sent.residual is None else {downlink.RESIDUAL: sent.residual}
+        return Aggregate(layout, sent.model, _dump_state({**state, **kept}), sent.payload, told)
 
     def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
         """Return the bytes of one contribution: from its row, else from its file.
@@ -159,6 +165,18 @@ def _lazy_codec(submission: TaskSubmission) -> Codec | None:
     return codec if codec.needs_reference else None
 
 
+def _step(
+    strategy: Strategy, state: State, contributions: Contributions, lazy: Codec | None
+) -> tuple[State, F32, LazyTerms | None]:
+    """Return the next state and model, and what a lazy task's next round is told."""
+    if lazy is None:
+        state, new = _run(lambda: run(strategy, state, contributions))
+        return state, new, None
+    state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
+    told = LazyTerms(threshold=terms.threshold, examples=terms.examples)
+    return state, new, told if may_skip(lazy) else None
+
+
 def _run(work: Callable[[], _Result]) -> _Result:
     """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
     try:
@@ -169,6 +187,27 @@ def _run(work: Callable[[], _Result]) -> _Result:
     if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
         raise cause  # outside of the handler: two errors must not name each other as their cause
     raise failure
+
+
+def _without_residual(state: State) -> tuple[State, F32 | None]:
+    """Return the strategy's own state, and what the downlink keeps in it."""
+    residual = state.get(downlink.RESIDUAL)
+    own = {name: a for name, a in state.items() if not name.startswith(downlink.PREFIX)}
+    return own, None if residual is None else residual.astype(np.float32, copy=False)
+
+
+def _send(
+    task: TaskRecord, record: RoundRecord, layout: Layout, move: downlink.Move, *, is_last: bool
+) -> downlink.Sent:
+    """Code a round's model for the way down; the task's last one is the server's own."""
+    asked = task.submission.downlink
+    try:
+        if asked is None or is_last:
+            return downlink.whole(move)
+        rng = downlink.rng_of(task.task, record.state.number)
+        return downlink.compress(move, create(asked.codec, asked.codec_params), layout, rng)
+    except NonFiniteError as error:
+        raise StrategyError(str(error)) from error
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

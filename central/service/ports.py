@@ -55,6 +55,9 @@ class Store(Protocol):
     def ended_rounds(self, task: str, limit: int) -> list[RoundRecord]:
         """Return the newest ended rounds of a task, oldest first."""
 
+    def newest_deltas(self, task: str, before: int, limit: int) -> list[RoundRecord]:
+        """Return a task's newest rounds below a number that gave a delta, newest first."""
+
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
 
@@ -119,7 +122,7 @@ class Store(Protocol):
         """Tell whether a task, a round or a contribution names an object."""
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model or graph of a task, or the base of a round."""
+        """Tell whether an object is a task's model or graph, a round's base or its delta."""
 
     def open_restore(self) -> RestoreRecord | None:
         """Return the newest restore that central has not dealt with, if there is one."""
@@ -217,6 +220,9 @@ class RoundAggregated:
     state: bytes
     #: What a lazy task's next round is told.
     lazy: LazyTerms | None = None
+    #: What leads to it from the round's base, stored too; none: it is sent whole.
+    delta_sha256: str | None = None
+    delta_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

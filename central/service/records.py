@@ -68,6 +68,9 @@ class RoundRecord:
     contributors: tuple[str, ...] | None = None
     model_sha256: str | None = None
     summary: RoundSummary | None = None
+    #: What leads devices from the base to the model; none: the model was sent whole.
+    delta_sha256: str | None = None
+    delta_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ class Rounds:
         failpoint("central.round.settled")
         self._desk.store.save_strategy_state(event.task, event.state)
         failpoint("central.strategy.saved")
+        record = replace(record, delta_sha256=event.delta_sha256, delta_bytes=event.delta_bytes)
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
         task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
@@ -303,12 +304,13 @@ class Rounds:
             clients=len(record.contributors or ()) if model else 0,
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
-            downlink_bytes=record.base_model_bytes * len(record.state.cohort),
             uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
             downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
             codecs=Counter(label(row.codec, row.codec_params) for row in rows if row.codec),
             bids=record.state.bids,
             granted=len(record.state.grants or ()),
+            downlink_bytes=self._assignments.announced_bytes(task, record)
+            * len(record.state.cohort),
         )
         self._bids.forget(record.task, record.state.number)
         self._desk.store.save_round(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.adapters.job_encoding import Encoded, Encoder
+from device_agent.adapters.model_rebuild import rebuild
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
@@ -99,11 +100,13 @@ class JobRun:
 
         Raises:
             JobError: The job cannot be done.
+            RebuildError: The model is not here, and what should lead to it does not.
             TrainingError: The trainer gave up, or was told to stop.
         """
         began_s = self.clock()
         seed = round_seed(work.key.task, work.key.round, self.device, work.plan.training.seed)
         failpoint("device.training.begun")
+        self._find_model(work, should_stop)
         layout, result = self._train(work, seed, progress, should_stop)
         failpoint("device.training.done")
         choice = self._choice(work, layout, self.clock() - began_s)
@@ -161,6 +164,15 @@ class JobRun:
         except OSError as error:
             reason = f"the task's memory cannot be written: {error}"
             raise JobError(Refusal("storage", reason)) from error
+
+    def _find_model(self, work: Work, should_stop: Callable[[], bool]) -> None:
+        """Make the model of an older one where deltas lead to it and it is not here."""
+        if work.base_sha256 is None or self.objects.has(work.model_sha256):
+            return
+        try:
+            rebuild(self.objects, work, self.scratch, should_stop)
+        except OSError as error:
+            raise JobError(Refusal("storage", f"the model cannot be written: {error}")) from error
 
     def _train(
         self,

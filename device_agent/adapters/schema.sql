@@ -20,6 +20,8 @@ CREATE TABLE jobs (
     graph_digests BLOB,
     reference INTEGER NOT NULL DEFAULT 0,
     lazy TEXT,
+    deltas TEXT,
+    delta_digests BLOB,
     PRIMARY KEY (task, round)
 ) WITHOUT ROWID;
 -- What the last uploads took: until their receiver's first word.

@@ -9,8 +9,10 @@ from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.needs import Needs
 from device_agent.service.ports import (
     Boots,
+    RebuildFailed,
     TrainingFailed,
     TrainingFinished,
     TrainingProgressed,
@@ -45,7 +47,8 @@ class Parts:
 
     Attributes:
         set_will: Replaces the session's Will, which carries the boot, from the next connection on.
-        graph_bytes: Most bytes of training graphs kept for rounds to come.
+        graph_bytes: Most bytes of training graphs, and of models that deltas will need, kept for
+            rounds to come.
     """
 
     wire: Wire
@@ -53,6 +56,7 @@ class Parts:
     questions: Questions
     statuses: Statuses
     jobs: Jobs
+    needs: Needs
     downloads: Downloads
     uploads: Uploads
     surroundings: Surroundings
@@ -98,7 +102,7 @@ class Agent:
         match event:
             case MessageArrived(topic_name=name, payload=payload):
                 return self._message(name, payload, now_s)
-            case TrainingProgressed() | TrainingFinished() | TrainingFailed():
+            case TrainingProgressed() | TrainingFinished() | TrainingFailed() | RebuildFailed():
                 return self._worked(event, now_s)
             case Connected():
                 return self._connected(now_s)
@@ -146,9 +150,10 @@ class Agent:
             return
         parts.worker.assign(parts.jobs.work())
         failpoint("device.work.assigned")
-        wanted = parts.jobs.wanted_objects()
+        wanted = parts.needs.wanted()
         parts.downloads.forget_all_but(wanted)
-        graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
+        newest = [*parts.needs.models_to_keep(), *parts.store.newest_graphs(GRAPHS_LOOKED_AT)]
+        graphs = graphs_to_keep(newest, parts.graph_bytes)
         offered, memories = parts.store.offered_objects(), parts.jobs.memory_objects()
         parts.objects.keep_only({*wanted, *graphs, *offered, *memories})
         failpoint("device.files.trimmed")
@@ -170,6 +175,8 @@ class Agent:
                 return jobs.trained(key, update, now_s)
             case TrainingFailed(key, cause):
                 return jobs.worked(key, WorkFailed(cause), now_s)
+            case RebuildFailed(key, reason):
+                return jobs.rebuild_failed(key, reason, now_s)
 
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts

@@ -123,6 +123,9 @@ class Work:
         memory: That memory.
         lazy: What central told for the rule of skipping, in a lazy task.
         rate_bytes_s: What the link carried at least, of late; None: not known.
+        base_sha256: The model that ``deltas`` begin from, where the model is not here yet.
+        deltas: What makes the model of it, in the object store, the oldest first.
+        start: How often the job was begun; the same job with another start is other work.
     """
 
     key: JobKey
@@ -134,6 +137,9 @@ class Work:
     memory: Memory | None = None
     lazy: LazyTerms | None = None
     rate_bytes_s: float | None = None
+    base_sha256: str | None = None
+    deltas: tuple[str, ...] = ()
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,15 @@ class TrainingFailed:
     cause: Refusal
 
 
-WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed
+@dataclass(frozen=True, slots=True)
+class RebuildFailed:
+    """A job's model could not be made of an older one; the job has not begun to train."""
+
+    key: JobKey
+    reason: str
+
+
+WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed | RebuildFailed
 
 
 class Worker(Protocol):

@@ -8,7 +8,14 @@ from device_agent.core.job import Job, JobKey
 from device_agent.core.link import Upload
 from device_agent.core.quota import Owed
 from device_agent.service.ports import Memory
-from schemas.messages import LazyTerms, ObjectManifest, ReceiptStatus, TrainingPlan
+from schemas.messages import (
+    LazyTerms,
+    ModelDelta,
+    ObjectManifest,
+    ReceiptStatus,
+    TrainingPlan,
+    cut_tail,
+)
 
 Outcome = Literal["counted", "discarded"]
 
@@ -29,6 +36,8 @@ class JobRecord:
         graph: The task's training graph, where it has one, with its chunks' digests.
         reference: The round whose memory it builds on; 0: on none.
         lazy: What central told for the rule of skipping, in a lazy task.
+        deltas: What leads from older models to this one, the oldest first; never inline.
+        delta_digests: SHA-256 of each of their chunks, one delta after another.
     """
 
     job: Job
@@ -43,11 +52,23 @@ class JobRecord:
     graph_digests: bytes = b""
     reference: int = 0
     lazy: LazyTerms | None = None
+    deltas: tuple[ModelDelta, ...] = ()
+    delta_digests: bytes = b""
 
     @property
     def key(self) -> JobKey:
         """Task and round."""
         return self.job.key
+
+    def is_cast(self, manifest: ObjectManifest) -> bool:
+        """Tell whether gateways multicast an object unasked: of model and deltas the newest."""
+        left_out = [self.model, *(one.object for one in self.deltas)][:-1]
+        return manifest not in left_out
+
+    def digests_of(self, delta: ModelDelta) -> bytes:
+        """Return the digests of one delta's chunks."""
+        objects = [one.object for one in self.deltas]
+        return cut_tail(objects, self.delta_digests)[self.deltas.index(delta)]
 
 
 class JobStore(Protocol):
@@ -82,6 +103,12 @@ class JobStore(Protocol):
 
     def newest_graphs(self, limit: int) -> list[ObjectManifest]:
         """Return the training graphs of the newest jobs, newest first, cancelled ones left out."""
+
+    def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
+        """Return task and model of the newest jobs whose task sends deltas, newest first.
+
+        Cancelled ones are left out.
+        """
 
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""

@@ -38,6 +38,7 @@ class Options:
         data: Kind of data, a key of ``RECIPES``.
         data_path: Its folder, where the kind needs one.
         codec_params: The codec's settings, by name.
+        downlink: Codec of new models on their way down; None: they are sent whole.
         alpha: Concentration of the Dirichlet split; smaller is more unlike.
     """
 
@@ -50,6 +51,7 @@ class Options:
     model: str | None = None
     codec: str | None = None
     codec_params: Mapping[str, object] = field(default_factory=dict)
+    downlink: str | None = None
     alpha: float = 0.5
     seed: int = 0
     broker: BrokerKind = "embedded"

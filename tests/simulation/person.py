@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.network import Letter
+from tests.simulation.tiny import DOWNLINK
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -109,11 +110,12 @@ class Person:
             "selection_timeout_s": 3000 if is_probe else 60,
             "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
             **CODECS[swarm.memory],
+            **({"downlink": DOWNLINK.model_dump()} if swarm.compressed else {}),
             "requires": {"backend": world.backend},
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),
             "seed": rng.randrange(1000),
-            "uplink_budget_bits": None if is_probe else budget,
+            "uplink_budget_bits": None if is_probe or swarm.memory == "lazy" else budget,
             "budget_max_clock": luck.randint(1, 3),
             "budget_bid_share": luck.choice((0.0, 0.5, 1.0)),
         }

@@ -63,6 +63,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.preparation.stored",
         "transport.object.written",
     ),
+    **_acts("central", acts.compressed, "central.delta.stored"),
     **_acts("central", acts.cancels, "central.task.cancelled"),
     **_acts("central", acts.pauses, "central.task.controlled"),
     **_acts("central", acts.abandons, "central.round.abandoned"),
@@ -121,6 +122,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "device.memory.adopted",
     ),
     **_acts("device", acts.stateful, "device.state.written", "device.state.stored"),
+    **_acts("device", acts.compressed, "device.model.rebuilt"),
     **_acts("device", acts.cancels, "device.job.cancelled"),
     **_acts(
         "device",

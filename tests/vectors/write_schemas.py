@@ -28,6 +28,7 @@ from schemas.messages import (
     JobRef,
     JobStatus,
     LazyTerms,
+    ModelDelta,
     Need,
     Next,
     NoJob,
@@ -39,6 +40,7 @@ from schemas.messages import (
 )
 from schemas.tasks import (
     CentralState,
+    Downlink,
     ParkedNote,
     Privacy,
     Requirements,
@@ -115,6 +117,7 @@ PLAN = TrainingPlan(
     memory="lazy",
     privacy=Privacy(clip_norm=1.5),
     requires=Requirements(memory_mb=256, backend="torch", battery_percent=20),
+    downlink=Downlink(codec="topk", codec_params={"fraction": 0.25}),
 )
 SETTLED = Settlement(
     task=TASK, round=2, counted=(DEVICE,), discarded=("dev-2",), reason="late by 3 s"
@@ -168,9 +171,21 @@ EXAMPLES: tuple[Example, ...] = (
             graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
             references=(2, 0),
             lazy=LazyTerms(threshold=0.125, examples=1200),
+            deltas=(
+                ModelDelta(
+                    base=GRAPH_SHA,
+                    result=LAYOUT_SHA,
+                    object=ObjectManifest(sha256=XFER * 2, size=DEFAULT_CHUNK_BYTES),
+                ),
+                ModelDelta(
+                    base=LAYOUT_SHA,
+                    result=MODEL_SHA,
+                    object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
+                ),
+            ),
         ),
         src="central",
-        tail=DIGESTS + b"\x33" * 32,
+        tail=DIGESTS + b"\x33" * 32 + b"\x44" * 32 + INLINE,
         header=(("aud", "gw/north"), ("task", TASK), ("round", 3), ("corr", "f" * 32)),
     ),
     Example(
@@ -250,6 +265,7 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         codec="topk",
         codec_params={"fraction": 0.01},
         error_feedback=True,
+        downlink=Downlink(codec="fp16"),
         selection="all",
         target=Target(metric="accuracy", value=0.9),
         privacy=Privacy(clip_norm=2.0),

@@ -180,6 +180,8 @@ def test_a_database_that_was_never_restored_goes_on_as_it_was(rig):
 
 
 _TO_VERSION_1 = (
+    "DROP INDEX rounds_by_delta; ALTER TABLE rounds DROP COLUMN delta_sha256; "
+    "ALTER TABLE rounds DROP COLUMN delta_bytes; "
     "DROP INDEX contributions_counted; DROP INDEX rounds_committed; "
     "ALTER TABLE contributions DROP COLUMN codec; "
     "ALTER TABLE contributions DROP COLUMN codec_params; "
@@ -198,7 +200,7 @@ def test_a_database_of_the_first_version_gets_the_table(tmp_path):
     old.close()
     new = open_database(path, SCHEMA, SCHEMA_VERSION, MIGRATIONS)
     fresh = open_database(tmp_path / "fresh.db", SCHEMA, SCHEMA_VERSION, MIGRATIONS)
-    for table in ("restores", "tasks", "contributions", "traffic"):
+    for table in ("restores", "tasks", "rounds", "contributions", "traffic"):
         columns = f"SELECT name, type, \"notnull\" FROM pragma_table_info('{table}')"
         assert new.execute(columns).fetchall() == fresh.execute(columns).fetchall()
     indexes = "SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name"

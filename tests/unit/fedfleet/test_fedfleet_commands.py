@@ -67,6 +67,7 @@ def test_flags_become_the_fields_of_a_task(world):
     result = run(
         "submit", "--task", "mine", "--model", "mlp", "--rounds", "3", "--min-clients", "2",
         "--region", "north", "--learning-rate", "0.1", "--set", "training.momentum=0",
+        "--downlink", "topk", "--set", "downlink.codec_params.fraction=0.1",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert json.loads(world.published[0].payload) == {
@@ -76,6 +77,7 @@ def test_flags_become_the_fields_of_a_task(world):
         "min_clients": 2,
         "regions": ["north"],
         "training": {"learning_rate": 0.1, "momentum": 0},
+        "downlink": {"codec": "topk", "codec_params": {"fraction": 0.1}},
     }
 
 

@@ -42,6 +42,7 @@ DEFAULTS = {
     "codec": "int8",
     "codec_params": {},
     "error_feedback": None,
+    "downlink": None,
     "selection": "random",
     "uplink_budget_bits": None,
     "budget_max_clock": 10,
