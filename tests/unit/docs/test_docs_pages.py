@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas import base, envelope, messages, tasks, topics
+from tests.simulation import memory_mutants  # noqa: F401 - adds its own to MUTANTS
 from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[3]
