@@ -62,7 +62,7 @@ def add_round(opened, objects, number):
         )
         opened.execute(
             "INSERT INTO contributions VALUES"
-            " ('t', ?, 'd', 'eu', ?, ?, ?, 1, '{}', 0, NULL, NULL)",
+            " ('t', ?, 'd', 'eu', ?, ?, ?, 1, '{}', 0, NULL, NULL, 0)",
             (number, f"x{number}", sha256, len(payload)),
         )
         if not number % 2:
