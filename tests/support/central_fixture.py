@@ -241,9 +241,9 @@ class CentralRig:
     def update_frame(self, device, assignment, value=1.0, examples=10, **changes):
         """Return (xfer, frame) of one device's update."""
         payload = changes.pop("payload", None)
+        vector = np.full(self.modeler.layout.size, value, np.float32)
         if payload is None:
             codec = create(assignment.plan.codec, assignment.plan.codec_params)
-            vector = np.full(self.modeler.layout.size, value, np.float32)
             payload = codec.encode(vector, self.modeler.layout, np.random.default_rng(0))
         bids = assignment.plan.bids
         manifest, tail = describe(payload, inline=not bids)

@@ -2,10 +2,19 @@
 
 import numpy as np
 import pytest
-from device_agent_bench import LARGE, SMALL, Bench, model_file, of_kind, offered, plan_for
+from device_agent_bench import (
+    LARGE,
+    SMALL,
+    Bench,
+    body_of,
+    model_file,
+    of_kind,
+    offered,
+    plan_for,
+)
 
 from schemas.bids import decode_bid
-from schemas.messages import Need
+from schemas.messages import Need, UpdateManifest
 from schemas.topics import Kind
 from updates.codecs import create
 
@@ -19,7 +28,8 @@ def assign(bench, number=1, layout=SMALL, codec="raw-f32", *, bids=True):
 def bid_of(bench, number, **options):
     """Return the manifest of a round's update, and its bid."""
     assign(bench, number, **options)
-    manifest, _ = offered(bench.train())
+    sent = of_kind(bench.train(), Kind.MANIFEST)  # those of earlier rounds may be repeated
+    (manifest,) = (m for m in (body_of(one, UpdateManifest) for one in sent) if m.round == number)
     return manifest, decode_bid(manifest.bid)
 
 
