@@ -72,11 +72,11 @@ class Start:
     seed: int
 
     @classmethod
-    def of(cls, model: str, whole: Dataset, seed: int) -> "Start":
-        """Deal the data out and draw the parameters."""
+    def of(cls, model: str, whole: Dataset, seed: int, count: int = DEVICES) -> "Start":
+        """Deal the data out to so many devices and draw the parameters."""
         module = registry.build(model, {}, whole.x.shape[1:], whole.classes, seed)
         layout = Layout.of(parameters.shapes_of(module))
-        devices = [shard(whole, index, DEVICES, ALPHA, seed) for index in range(1, DEVICES + 1)]
+        devices = [shard(whole, index, count, ALPHA, seed) for index in range(1, count + 1)]
         return cls(model, devices, layout, layout.flatten(parameters.read(module)), seed)
 
 
