@@ -79,7 +79,7 @@ chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqt
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance
 
-fuzz-gradients: setup  ## Differentiate 2,000 random graphs and check every gradient (ten minutes)
+fuzz-gradients: setup  ## Differentiate 2,000 random graphs and check every gradient (two to ten minutes)
 	FEDFLEET_FUZZ_GRAPHS=2000 $(BIN)/python -m pytest -q --timeout 7200 \
 		tests/unit/central/modeling/training_graph/test_training_graph_fuzz.py
 

@@ -18,20 +18,25 @@ import structlog
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
+from device_agent.adapters.upload_times import SqliteUploadTimes
 from device_agent.adapters.worker import TrainingWorker
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.agent import LOST, Agent, Parts
 from device_agent.service.births import Births, Profile
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.memories import Memories
+from device_agent.service.needs import Needs
 from device_agent.service.ports import Machine, Worker
 from device_agent.service.questions import Questions
 from device_agent.service.room import Room
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from device_agent.settings import DeviceSettings
@@ -61,6 +66,7 @@ from transport.retry import Backoff
 from transport.sender import Sender
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
+from transport.traffic import Traffic
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
@@ -132,7 +138,15 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
     trainers = backends.Trainers(available, settings.models, settings.threads, providers)
     parts = settings.state_dir / "parts"
     states = OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes)
-    job_run = JobRun(settings.id, data, objects, trainers.of, parts, states)
+    job_run = JobRun(
+        settings.id,
+        data,
+        objects,
+        trainers.of,
+        parts,
+        states,
+        max_update_bytes=policy.max_update_bytes,
+    )
     worker = TrainingWorker(job_run, events)
     machine = LocalMachine(available, providers)
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
@@ -157,13 +171,14 @@ def _providers(settings: DeviceSettings, available: tuple[str, ...]) -> Provider
     return found
 
 
-def compose(
+def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     device: Device,
     clock: Callable[[], float],
     rng: np.random.Generator,
     set_will: Callable[[Outgoing], None],
     *,
     was_clean: bool = False,
+    read_traffic: Callable[[], Traffic] | None = None,
 ) -> Agent:
     """Return the agent of a device, in a new life; what it was doing is begun again.
 
@@ -173,6 +188,7 @@ def compose(
         rng: Source of ids and jitter.
         set_will: Called with the session's Will, now and whenever it changes.
         was_clean: Whether its life before this one ended in order.
+        read_traffic: Bytes of the session so far; None: they are not counted.
     """
     settings, store = device.settings, SqliteJobStore(device.connection)
     with transaction(device.connection):
@@ -186,8 +202,11 @@ def compose(
     downloads = Downloads(wire, device.objects, Puller(device.objects))
     outbox = Outbox(device.connection)
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
-    uploads = Uploads(wire, device.objects, outbox, sender)
+    traffic = WorkTraffic(read_traffic)
+    times = SqliteUploadTimes(device.connection)
+    uploads = Uploads(wire, device.objects, outbox, sender, traffic, times)
     statuses, surroundings = Statuses(wire), _surroundings(device)
+    needs = Needs(store, downloads, surroundings)
     agent = Agent(
         Parts(
             wire=wire,
@@ -201,10 +220,14 @@ def compose(
                 uploads,
                 Room(store, uploads, settings.outbox_quota_bytes),
                 surroundings,
+                Memories(SqliteMemoryStore(device.connection), device.objects, settings.id),
+                needs,
             ),
+            needs=needs,
             downloads=downloads,
             uploads=uploads,
             surroundings=surroundings,
+            traffic=traffic,
             store=store,
             objects=device.objects,
             worker=device.worker,
@@ -230,6 +253,7 @@ def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
         np.random.default_rng(secrets.randbits(64)),
         lambda will: setattr(session, "will", will),
         was_clean=fence.was_clean,
+        read_traffic=lambda: session.traffic,
     )
     loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
     for name in (signal.SIGTERM, signal.SIGINT):

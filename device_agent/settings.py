@@ -29,7 +29,9 @@ class DeviceSettings(ConnectionSettings):
         default=512 * MIB, ge=MIB, description="updates kept until their receipt"
     )
     graph_cache_bytes: int = Field(
-        default=256 * MIB, ge=0, description="training graphs kept for the rounds to come"
+        default=256 * MIB,
+        ge=0,
+        description="training graphs, and models that deltas will need, kept for rounds to come",
     )
     optimizer_state_bytes: int = Field(
         default=512 * MIB, ge=0, description="states of optimizers kept between rounds"

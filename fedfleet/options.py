@@ -1,10 +1,13 @@
 """Options that several verbs share, and how they become settings."""
 
+import functools
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from fedfleet.submission import SubmissionError, setting
 from transport.broker_url import BrokerUrlError, parse_broker_url
 from transport.settings import ConnectionSettings, SettingsError
 
@@ -36,6 +39,51 @@ def wait(default_s: float, text: str) -> Callable[[CommandT], CommandT]:
     )
 
 
+def codec_params(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--codec-params`` and ``--codec-param`` as one argument, a dict or None."""
+
+    @functools.wraps(command)
+    def merged(
+        *arguments: object,
+        codec_params: dict[str, object] | None,
+        codec_param: tuple[tuple[str, object], ...],
+        **others: object,
+    ) -> object:
+        chosen = {**(codec_params or {}), **dict(codec_param)}
+        return command(*arguments, codec_params=chosen or None, **others)
+
+    for option in (_CODEC_PARAM, _CODEC_PARAMS):
+        merged = option(merged)
+    return merged
+
+
+class _JsonObject(click.ParamType[dict[str, object]]):
+    name = "JSON"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, object]:
+        try:
+            found = json.loads(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        return found
+
+
+class _Setting(click.ParamType[tuple[str, object]]):
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, object]:
+        try:
+            return setting(str(value))
+        except SubmissionError as error:
+            self.fail(str(error), param, ctx)
+
+
 def settings(broker: str | None, mqtt_protocol: str | None) -> ConnectionSettings:
     """Return how to reach the broker: flags, else the environment, else the defaults.
 
@@ -57,6 +105,19 @@ _BROKER = click.option(
     show_envvar=True,
     metavar="URL",
     help="mqtt[s]://[user:password@]host[:port]; default mqtt://127.0.0.1:1883.",
+)
+_CODEC_PARAMS = click.option(
+    "--codec-params",
+    type=_JsonObject(),
+    metavar="JSON",
+    help='The codec\'s settings, as in {"fraction": 0.01}.',
+)
+_CODEC_PARAM = click.option(
+    "--codec-param",
+    type=_Setting(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="One of them; repeatable.",
 )
 _PROTOCOL = click.option(
     "--mqtt-protocol",

@@ -11,7 +11,10 @@ from schemas.topics import Kind
 
 ROUND_COLUMNS = (
     "round", "outcome", "clients", "accuracy", "loss", "seconds", "up", "down", "x float32",
+    "up wire", "down wire", "x on wire",
 )  # fmt: skip
+#: Shown beside them where a round had an uplink budget.
+GRANTED_COLUMN = "granted"
 _FLOAT32_BYTES = 4
 
 
@@ -39,8 +42,12 @@ def newest(messages: Iterable[Message]) -> dict[str, TaskStatus]:
 
 def ratio_to_float32(summary: RoundSummary, parameters: int) -> float | None:
     """Return how many times smaller the updates were than as float32; None when unknown."""
-    raw = summary.clients * parameters * _FLOAT32_BYTES
-    return raw / summary.uplink_bytes if raw and summary.uplink_bytes else None
+    return _ratio(summary, parameters, summary.uplink_bytes)
+
+
+def wire_ratio_to_float32(summary: RoundSummary, parameters: int) -> float | None:
+    """Return the same with all that devices sent, packets and words beside the updates."""
+    return _ratio(summary, parameters, summary.uplink_wire_bytes)
 
 
 def round_cells(summary: RoundSummary, parameters: int) -> tuple[str, ...]:
@@ -56,23 +63,60 @@ def round_cells(summary: RoundSummary, parameters: int) -> tuple[str, ...]:
         size(summary.uplink_bytes),
         size(summary.downlink_bytes),
         number(ratio_to_float32(summary, parameters), digits=1),
+        size(summary.uplink_wire_bytes),
+        size(summary.downlink_wire_bytes),
+        number(wire_ratio_to_float32(summary, parameters), digits=1),
     )
 
 
 def rounds_table(rounds: Sequence[RoundSummary], parameters: int) -> str:
-    """Return the table of ended rounds."""
-    return table(ROUND_COLUMNS, [round_cells(item, parameters) for item in rounds])
+    """Return the table of ended rounds; bids are a column where there were any."""
+    rows = [round_cells(item, parameters) for item in rounds]
+    if not any(item.bids for item in rounds):
+        return table(ROUND_COLUMNS, rows)
+    granted = [_granted(item) for item in rounds]
+    with_bids = [(*row, cell) for row, cell in zip(rows, granted, strict=True)]
+    return table((*ROUND_COLUMNS, GRANTED_COLUMN), with_bids)
+
+
+def _granted(summary: RoundSummary) -> str:
+    return f"{summary.granted} of {summary.bids} bids" if summary.bids else "-"
 
 
 def round_line(summary: RoundSummary, parameters: int) -> str:
     """Return one ended round as a line for a log that is read as it grows."""
-    _, outcome, clients, accuracy, loss, seconds, up, down, ratio = round_cells(
+    _, outcome, clients, accuracy, loss, seconds, up, down, ratio, *wire = round_cells(
         summary, parameters
     )
-    return (
+    up_wire, down_wire, wire_ratio = wire
+    line = (
         f"round {summary.round} {outcome}: accuracy {accuracy}, loss {loss}, {clients} clients, "
-        f"{seconds} s, up {up} ({ratio} x smaller than float32), down {down}"
+        f"{seconds} s, up {up} ({ratio} x smaller than float32), down {down}; "
+        f"on the wire up {up_wire} ({wire_ratio} x), down {down_wire}"
     )
+    return f"{line}, granted {_granted(summary)}" if summary.bids else line
+
+
+def bytes_lines(status: TaskStatus) -> tuple[str, ...]:
+    """Return what a task moved so far: updates and models, all of it on the wire, the codecs."""
+    ratio, wire = number(status.uplink_ratio, digits=1), number(status.uplink_wire_ratio, digits=1)
+    updates = (
+        f"updates up {size(status.uplink_bytes)} ({ratio} x smaller than float32), "
+        f"models down {size(status.downlink_bytes)}"
+    )
+    whole = (
+        f"on the wire up {size(status.uplink_wire_bytes)} ({wire} x smaller), "
+        f"down {size(status.downlink_wire_bytes)}: whole MQTT packets of the devices"
+    )
+    if not status.codecs:
+        return updates, whole
+    counts = ", ".join(f"{name}: {count}" for name, count in sorted(status.codecs.items()))
+    return updates, whole, f"picked by devices in the last round: {counts}"
+
+
+def _ratio(summary: RoundSummary, parameters: int, sent_bytes: int) -> float | None:
+    raw = summary.clients * parameters * _FLOAT32_BYTES
+    return raw / sent_bytes if raw and sent_bytes else None
 
 
 def state_line(status: TaskStatus) -> str:

@@ -22,7 +22,7 @@ def build(flags: Mapping[str, object], settings: Iterable[str]) -> bytes:
         SubmissionError: A setting has no ``=``, or one field is both a value and an object.
     """
     fields: dict[str, object] = {}
-    for name, value in (*flags.items(), *map(_setting, settings)):
+    for name, value in (*flags.items(), *map(setting, settings)):
         if value is not None:
             _put(fields, name, value)
     return json.dumps(fields, separators=(",", ":")).encode()
@@ -55,7 +55,12 @@ def is_answer(task: str, ids: tuple[str, ...]) -> bool:
     return task in ids or (base in ids and number.isdigit())
 
 
-def _setting(text: str) -> tuple[str, object]:
+def setting(text: str) -> tuple[str, object]:
+    """Return the name and the value of ``NAME=VALUE``.
+
+    Raises:
+        SubmissionError: There is no ``=``, or nothing before it.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
         message = f"{text!r} is not NAME=VALUE"

@@ -99,6 +99,9 @@ def encode_frame(
 ) -> bytes:
     """Return the bytes of one frame; ``tail_sha256`` is filled in here.
 
+    Fields of the body that have their default are left out: what a reader fills in is the same,
+    because a default never changes within a version of the protocol.
+
     Raises:
         FrameError: A part is larger than its limit.
     """
@@ -106,7 +109,8 @@ def encode_frame(
     if header.tail_sha256 != digest:
         header = header.model_copy(update={"tail_sha256": digest})
     text = header.model_dump_json(exclude_none=True)
-    head = f'{text[:-1]},"body":{body.model_dump_json(exclude_none=True)}}}'.encode()
+    told = body.model_dump_json(exclude_none=True, exclude_defaults=True)
+    head = f'{text[:-1]},"body":{told}}}'.encode()
     return join(head, signature, tail)
 
 

@@ -26,6 +26,12 @@ MAX_WANT = 64
 MAX_OBJECT_BYTES = 4 * 1024 * MIB
 #: The largest training graph, as it travels: its digests share a frame with those of a model.
 MAX_GRAPH_BYTES = 1024 * MIB
+#: Steps of a compressed downlink that one assignment lists.
+MAX_DELTAS = 8
+#: The newest step rides with its assignment up to this size.
+MAX_INLINE_DELTA_BYTES = 64 * KIB
+#: All steps' parts of a tail; with the digests of the largest model and graph they fit a frame.
+MAX_DELTA_TAIL_BYTES = 256 * KIB
 #: A manifest's tail carries one SHA-256 (32 bytes) a chunk.
 MAX_CHUNKS = 16384
 #: Clients in one assignment to one region; their ids, and those of the clients whose updates

@@ -4,6 +4,8 @@
 anything is allocated for them.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
@@ -16,16 +18,20 @@ from schemas.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_COHORT,
+    MAX_DELTA_TAIL_BYTES,
+    MAX_DELTAS,
     MAX_GRAPH_BYTES,
     MAX_INLINE_BYTES,
+    MAX_INLINE_DELTA_BYTES,
     MAX_OBJECT_BYTES,
     MAX_WANT,
     MIN_CHUNK_BYTES,
 )
-from schemas.tasks import Name, Parameter, Privacy, Requirements, Training
+from schemas.tasks import Downlink, Name, Parameter, Privacy, Requirements, Training
 
 Text = Annotated[str, StringConstraints(max_length=500)]
 ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+ByteCount = Annotated[int, Field(ge=0, lt=1 << 53)]
 RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -141,6 +147,11 @@ class GatewayState(WireMessage):
     parked: int = Field(default=0, ge=0, description="messages that it could not handle")
 
 
+#: What a device keeps from one of its rounds to the next: nothing, what the codec left out of its
+#: updates, or the vector that both ends hold and that updates are told as differences to.
+Memory = Literal["none", "feedback", "lazy"]
+
+
 class TrainingPlan(WireMessage):
     """All that a client needs to train and to encode its update."""
 
@@ -154,8 +165,13 @@ class TrainingPlan(WireMessage):
     training: Annotated[Training, _without_unknown(Training)] = Training()
     codec: Name
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    memory: Memory = "none"
     privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
     requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
+    #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
+    bids: bool = False
+    #: How the assignment's deltas are coded; none: it has no deltas.
+    downlink: Annotated[Downlink | None, _without_unknown(Downlink)] = None
 
 
 class Settlement(WireMessage):
@@ -168,12 +184,36 @@ class Settlement(WireMessage):
     reason: Text | None = None
 
 
+class LazyTerms(WireMessage):
+    """What a device needs to decide whether its round may be skipped (``updates.lazy``)."""
+
+    threshold: float = Field(ge=0, description="squared norm that a change must exceed")
+    examples: int = Field(ge=1, description="of all devices whose updates central holds")
+
+
+class ModelDelta(WireMessage):
+    """One step of a compressed downlink: what makes one model file of the one before it.
+
+    ``object`` is a payload of the plan's ``downlink`` codec: ``base`` plus it is ``result``.
+    """
+
+    base: Sha256
+    result: Sha256
+    object: ObjectManifest
+
+
 class Assignment(WireMessage):
     """One round's work for one region; devices that are not in ``cohort`` ignore it.
 
+    ``references`` says for each device of ``cohort`` which of its rounds was counted last, 0 for
+    none; it is empty where the plan's memory is ``none``. A device builds on what it kept of that
+    round and forgets the others; without it, it begins anew.
+
     ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
-    the same in every round, for devices that train with it; never inline. The frame's tail is the
-    model's tail, and after it the SHA-256 of each of the graph's chunks.
+    the same in every round, for devices that train with it; never inline. ``deltas`` lead, the
+    oldest first, from an older model to ``model``; who holds none of their bases pulls ``model``,
+    the key frame, which is then not inline. The frame's tail is the model's tail, after it the
+    SHA-256 of each of the graph's chunks, and after it each delta's tail.
     """
 
     TYPE: ClassVar[str] = "task.assign"
@@ -186,23 +226,76 @@ class Assignment(WireMessage):
     model: ObjectManifest
     settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
     graph: ObjectManifest | None = None
+    references: tuple[RoundNumber, ...] = Field(default=(), max_length=MAX_COHORT)
+    lazy: LazyTerms | None = None
+
+    def reference(self, device: DeviceId) -> int:
+        """Return the round of a device of the cohort that was counted last; 0: none is told."""
+        told = dict(zip(self.cohort, self.references, strict=False))
+        return told.get(device, 0)
+
+    deltas: tuple[ModelDelta, ...] = Field(default=(), max_length=MAX_DELTAS)
+
+    @property
+    def objects(self) -> tuple[ObjectManifest, ...]:
+        """What the assignment names, in the order of its tail."""
+        own = (self.model,) if self.graph is None else (self.model, self.graph)
+        return (*own, *(delta.object for delta in self.deltas))
 
     def fault(self, tail_bytes: int) -> str | None:
-        """Return what is wrong with the manifests, or with a tail of so many bytes."""
+        """Return what is wrong with the lists and manifests, or with a tail of so many bytes."""
+        if self.references and len(self.references) != len(self.cohort):
+            return f"references: {len(self.references)}, the cohort has {len(self.cohort)}"
         if self.graph is not None and self.graph.inline:
             return "graph: inline, it must be pulled"
         if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
             return f"graph: {self.graph.size} bytes, at most {MAX_GRAPH_BYTES}"
-        objects = (self.model,) if self.graph is None else (self.model, self.graph)
-        if fault := next((fault for one in objects if (fault := one.fault())), None):
+        if fault := self._fault_of_deltas():
             return fault
-        wanted = sum(one.tail_bytes() for one in objects)
+        if fault := next((fault for one in self.objects if (fault := one.fault())), None):
+            return fault
+        wanted = sum(one.tail_bytes() for one in self.objects)
         return None if tail_bytes == wanted else f"tail: {tail_bytes} bytes, must be {wanted}"
 
     def split(self, tail: bytes) -> tuple[bytes, bytes]:
         """Return the model's part of a tail without ``fault``, and the graph's."""
         end = self.model.tail_bytes()
-        return tail[:end], tail[end:]
+        digests = 0 if self.graph is None else self.graph.tail_bytes()
+        return tail[:end], tail[end : end + digests]
+
+    def delta_tails(self, tail: bytes) -> tuple[bytes, ...]:
+        """Return each delta's part of a tail without ``fault``."""
+        return cut_tail(self.objects, tail)[len(self.objects) - len(self.deltas) :]
+
+    def _fault_of_deltas(self) -> str | None:
+        if not self.deltas:
+            return None
+        results = (*(one.base for one in self.deltas[1:]), self.model.sha256)
+        if any(one.result != result for one, result in zip(self.deltas, results, strict=True)):
+            return "deltas: each must give the base of the next, the last one the model"
+        if self.plan.downlink is None:
+            return "deltas: the plan has no downlink to read them with"
+        if self.model.inline:
+            return "model: inline beside deltas, it must be pulled"
+        return _size_fault([one.object for one in self.deltas])
+
+
+def cut_tail(objects: Sequence[ObjectManifest], tail: bytes) -> tuple[bytes, ...]:
+    """Return the part of a tail that belongs to each of ``objects``, which follow each other."""
+    ends = list(accumulate((one.tail_bytes() for one in objects), initial=0))
+    return tuple(tail[start:end] for start, end in pairwise(ends))
+
+
+def _size_fault(deltas: Sequence[ObjectManifest]) -> str | None:
+    *older, newest = deltas
+    if any(one.inline for one in older):
+        return "deltas: only the newest may be inline"
+    if newest.inline and newest.size > MAX_INLINE_DELTA_BYTES:
+        return f"deltas: {newest.size} bytes inline, at most {MAX_INLINE_DELTA_BYTES}"
+    parts = sum(one.tail_bytes() for one in deltas)
+    if parts > MAX_DELTA_TAIL_BYTES:
+        return f"deltas: {parts} bytes of the tail, at most {MAX_DELTA_TAIL_BYTES}"
+    return None
 
 
 class JobRef(WireMessage):
@@ -263,11 +356,20 @@ class UpdateManifest(WireMessage):
     device: DeviceId
     object: ObjectManifest
     codec: Name
-    layout_sha256: Sha256
+    #: Of the codec that a device has picked; empty: those of the plan.
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    #: None: that of the base model, whose digest covers names and shapes.
+    layout_sha256: Sha256 | None = None
     base_model_sha256: Sha256
     num_examples: int = Field(ge=1, le=1 << 40, description="examples trained on, not batches")
     metrics: dict[Name, float] = Field(default_factory=dict, max_length=32)
     train_s: float = Field(default=0.0, ge=0)
+    #: Sent and received on the device's session for its jobs since its boot began, before this.
+    wire_bytes: tuple[ByteCount, ByteCount] | None = None
+    #: The round of this device that it builds on; 0: on none, it begins anew.
+    reference: RoundNumber = 0
+    #: In a round with an uplink budget, see ``schemas.bids``; nothing is pulled before a need.
+    bid: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}\z")
 
 
 class Need(WireMessage):
@@ -301,6 +403,11 @@ class Receipt(WireMessage):
     def is_final(self) -> bool:
         """Whether the sender may forget the object."""
         return self.status != "held" and self.retry_after_s is None
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the update was in time and in order, and its bid was not granted."""
+        return self.status == "late" and self.code == "E_BUDGET"
 
 
 class Get(WireMessage):

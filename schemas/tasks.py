@@ -127,6 +127,13 @@ class Privacy(PersonMessage):
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one update")
 
 
+class Downlink(PersonMessage):
+    """How a new global model travels to who holds an older one: as a coded difference."""
+
+    codec: Name
+    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=8)
+
+
 class TaskSubmission(PersonMessage):
     """A task as a person submits it; every field but ``model`` has a default.
 
@@ -150,7 +157,17 @@ class TaskSubmission(PersonMessage):
     strategy_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     codec: Name = "int8"
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
+    error_feedback: bool | None = Field(
+        default=None,
+        description="send next time what the codec left out; None: as the codec needs",
+    )
+    downlink: Downlink | None = Field(default=None, description="none: whole models")
     selection: Literal["all", "random"] = "random"
+    #: A round's budget: what its updates may cost together, and who is served first.
+    uplink_budget_bits: int | None = Field(default=None, ge=8, lt=1 << 53)
+    budget_max_clock: int = Field(default=10, ge=1, le=0xFFFF, description="then a bid is forced")
+    budget_bid_share: float = Field(default=0.5, ge=0, le=1, description="of the deadline")
+    scale_exponent: float = Field(default=0.0, ge=0, le=1, description="step by number selected")
     target: Target | None = None
     privacy: Privacy = Privacy()
     seed: int = Field(default=0, ge=0, lt=1 << 53)
@@ -190,8 +207,15 @@ class RoundSummary(WireMessage):
     late: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     uplink_bytes: int = Field(default=0, ge=0, description="encoded updates, as accepted")
-    downlink_bytes: int = Field(default=0, ge=0, description="model bytes to the cohort")
+    uplink_wire_bytes: int = Field(default=0, ge=0, description="all that devices sent for it")
+    downlink_wire_bytes: int = Field(default=0, ge=0, description="all that they received")
+    codecs: dict[str, int] = Field(default_factory=dict, description="updates by codec, with auto")
+    #: What is announced to each of the cohort: the model, or the newest delta of a compressed
+    #: downlink. Older deltas and key frames that a device asks its gateway for are not in it.
+    downlink_bytes: int = Field(default=0, ge=0, description="announced to the cohort")
     metrics: dict[str, float] = Field(default_factory=dict)
+    bids: int = Field(default=0, ge=0, description="in a round with an uplink budget")
+    granted: int = Field(default=0, ge=0, description="of those bids")
 
 
 class TaskStatus(WireMessage):
@@ -216,6 +240,13 @@ class TaskStatus(WireMessage):
     parameters: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
+    #: Bytes of the accepted updates as float32, over what they took encoded, and on the wire.
+    uplink_ratio: float | None = None
+    uplink_wire_ratio: float | None = None
+    #: Of the last ended round, in a task whose codec is ``auto``.
+    codecs: dict[str, int] = Field(default_factory=dict)
     updates_accepted: int = 0
     history: tuple[RoundSummary, ...] = ()
     ts: float = 0.0
@@ -272,5 +303,5 @@ def _parse(model: type[PersonT], payload: bytes) -> PersonT:
 
 
 def _known(model: type[PersonMessage]) -> tuple[str, ...]:
-    nested: tuple[type[PersonMessage], ...] = (Training, Requirements, Target, Privacy)
+    nested: tuple[type[PersonMessage], ...] = (Training, Requirements, Target, Privacy, Downlink)
     return tuple(name for part in (model, *nested) for name in part.model_fields)

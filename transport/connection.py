@@ -25,6 +25,7 @@ from transport.log_gate import LogGate
 from transport.outgoing import OutgoingQueue
 from transport.paho_client import Identity
 from transport.subscribing import Subscribing
+from transport.traffic import TrafficMeter
 from transport.waker import Waker, Watched
 
 #: A broker that does not answer CONNECT or SUBSCRIBE for so long is given up.
@@ -55,6 +56,7 @@ class Connection:
         outgoing: OutgoingQueue,
         events: "queue.SimpleQueue[Any]",
         on_accepted: Callable[[], None],
+        meter: TrafficMeter,
     ) -> None:
         self.was_accepted = False
         self.version_refused = False
@@ -71,7 +73,7 @@ class Connection:
         self._gate = LogGate()
         self._is_leaving = False
         self._waker: Waker | None = None
-        self._client = paho_client.build_client(identity, version, will)
+        self._client = paho_client.build_client(identity, version, will, meter)
         self._client.on_connect = _guarded(self._on_connect)
         self._client.on_disconnect = _guarded(self._on_disconnect)
         self._client.on_subscribe = _guarded(self._on_subscribe)

@@ -56,7 +56,7 @@ class FrameWriter:
         header = Header(
             type=cast("str", type(body).TYPE),  # type: ignore[attr-defined]
             id=self._rng.bit_generator.random_raw(_ID_WORDS).tobytes().hex(),
-            ts=self._clock(),
+            ts=round(self._clock(), 3),
             src=self.src,
             aud=aud,
             boot=self.boot,

@@ -19,6 +19,7 @@ from schemas.limits import MAX_PACKET_BYTES
 from transport.broker_url import BrokerAddress
 from transport.dialect import Version
 from transport.events import Outgoing
+from transport.traffic import TrafficMeter
 
 #: How long the broker keeps a session whose client is away (MQTT 5).
 SESSION_EXPIRY_S = 86_400
@@ -53,7 +54,27 @@ class Identity:
 
 
 class _Client(Client):
-    """paho's client, which also closes a socket whose TLS handshake has failed."""
+    """paho's client, which counts its bytes and closes a socket whose TLS handshake has failed.
+
+    Attributes:
+        meter: Where the bytes are counted.
+    """
+
+    meter: TrafficMeter
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        sent = super()._sock_send(buf)
+        self.meter.sent(sent, _tls_version(self.socket()))
+        return sent
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        opened: Any = self.socket()
+        tls = _tls_version(opened)
+        # One call never returns more than is left of one record, so records can be counted.
+        is_new_record = tls is not None and opened.pending() == 0
+        data = super()._sock_recv(bufsize)
+        self.meter.received(len(data), tls, is_new_record=is_new_record)
+        return data
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         assert self._ssl_context is not None  # noqa: S101 - paho calls this with TLS only
@@ -69,8 +90,10 @@ class _Client(Client):
         return wrapped
 
 
-def build_client(identity: Identity, version: Version, will: Outgoing | None) -> Client:
-    """Return a client that is ready to connect.
+def build_client(
+    identity: Identity, version: Version, will: Outgoing | None, meter: TrafficMeter
+) -> Client:
+    """Return a client that is ready to connect; its bytes are counted in ``meter``.
 
     Raises:
         OSError: A TLS file cannot be read.
@@ -84,6 +107,7 @@ def build_client(identity: Identity, version: Version, will: Outgoing | None) ->
         reconnect_on_failure=False,
         manual_ack=True,
     )
+    client.meter = meter
     client.suppress_exceptions = True
     client.connect_timeout = _SOCKET_TIMEOUT_S
     client.max_inflight_messages_set(0)  # OutgoingQueue keeps the window and the queue
@@ -174,6 +198,10 @@ def _expiring(packet_type: int, expiry_s: int) -> Properties:
     properties = _properties(packet_type)
     properties.MessageExpiryInterval = expiry_s
     return properties
+
+
+def _tls_version(opened: object) -> str | None:
+    return opened.version() if isinstance(opened, ssl.SSLSocket) else None
 
 
 def _send_without_delay(_client: Client, _userdata: object, opened: Any) -> None:  # noqa: ANN401

@@ -17,6 +17,7 @@ from transport.events import Disconnected, Outgoing
 from transport.outgoing import OutgoingQueue, check_size
 from transport.paho_client import Identity
 from transport.topic_filters import check_filter
+from transport.traffic import Traffic, TrafficMeter
 from transport.waker import Waker
 
 MAX_FILTERS = 8
@@ -120,6 +121,7 @@ class PahoSession:
         self._reconnect_s = reconnect_s
         self._outgoing = OutgoingQueue(budget_bytes, max_messages)
         self._waker = Waker()
+        self._meter = TrafficMeter()
         self._is_connected = False
         self._stop = threading.Event()
         self._connection: Connection | None = None
@@ -140,6 +142,11 @@ class PahoSession:
     def is_alive(self) -> bool:
         """Whether the session's own thread still runs; False means restart the program."""
         return self._thread.is_alive()
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes on the wire since ``start``, over all connections; see ``transport.traffic``."""
+        return self._meter.read()
 
     def publish(self, message: Outgoing) -> bool:
         """Hand one message over; never blocks.
@@ -174,6 +181,13 @@ class PahoSession:
         self._stop.set()
         self._waker.wake()
         self._thread.join(_JOIN_S)
+        traffic = self.traffic
+        _log.info(
+            "session_ended",
+            session=self.name,
+            sent_bytes=traffic.sent_bytes,
+            received_bytes=traffic.received_bytes,
+        )
 
     def _run(self) -> None:
         failures = 0
@@ -226,6 +240,7 @@ class PahoSession:
             outgoing=self._outgoing,
             events=self._events,
             on_accepted=self._on_accepted,
+            meter=self._meter,
         )
 
     def _on_accepted(self) -> None:

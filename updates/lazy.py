@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from updates.arrays import F32, check_finite, spans
+from updates.arrays import F32, bounded_sum, check_finite, spans
 from updates.codecs.base import Codec
 from updates.layout import Layout
 
@@ -28,8 +28,6 @@ HISTORY = 10
 SHARE = 0.8
 #: t_bar: a device that has skipped more often in a row than this sends.
 MAX_SKIPS = 100
-
-_MAX = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,10 +129,10 @@ def take_step(  # noqa: PLR0913 - what LAQ's step depends on
     """
     layout.check_vector(update)
     check_finite(update, "update")
-    payload = codec.encode(_bounded_sum(update, -memory.reference), layout, rng)
+    payload = codec.encode(bounded_sum(update, -memory.reference), layout, rng)
     innovation = codec.decode(payload, layout)
     reference = advance(memory.reference, innovation)
-    error = energy(_bounded_sum(update, -reference))
+    error = energy(bounded_sum(update, -reference))
     if terms is not None and may_skip(energy(innovation), error, memory, terms):
         nothing = codec.encode(np.zeros_like(update), layout, rng)
         skipped = LazyMemory(memory.reference, memory.error, memory.clock + 1)
@@ -147,16 +145,10 @@ def advance(reference: F32, innovation: F32) -> F32:
 
     Elementwise float32, so the bits are the same on every machine; kept within float32's range.
     """
-    return _bounded_sum(reference, innovation)
+    return bounded_sum(reference, innovation)
 
 
 def energy(vector: F32) -> float:
     """Return the squared norm, summed in float64 in an order that does not depend on threads."""
     blocks = (vector[span].astype(np.float64) for span in spans(0, vector.size))
     return float(sum(np.square(block).sum() for block in blocks))
-
-
-def _bounded_sum(left: F32, right: F32) -> F32:
-    with np.errstate(over="ignore"):
-        total = left + right
-    return np.clip(total, -_MAX, _MAX, out=total)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from central.adapters.audited_budgets import budget_findings
 from central.adapters.store import DATABASE, SCHEMA_VERSION, SqliteStore
 from central.adapters.stored_rounds import StoredRounds, model_parts
 from central.core.rounds import Phase
@@ -167,6 +168,8 @@ class Books:
         found = TaskAudit(name, task.progress.state, accepted=len(rows))
         _count(found, rounds, rows, self.refusals(name))
         _check_rows(found, rounds, rows)
+        _check_references(found, rows)
+        found.findings += budget_findings(rounds, rows)
         _check_totals(found, task)
         _check_chain(found, task, rounds)
         self._check_payloads(found, rows)
@@ -188,20 +191,25 @@ class Books:
 
     def _recompute(self, found: TaskAudit, task: TaskRecord, rounds: list[RoundRecord]) -> None:
         state: bytes | None = None
-        for record in rounds:
-            if record.state.phase is not Phase.COMMITTED:
-                continue
+        committed = [one for one in rounds if one.state.phase is Phase.COMMITTED]
+        for before, record in enumerate(committed):
             number = record.state.number
             try:
-                layout, model, state = self._rounds.aggregate(task, record, state)
+                done = self._rounds.aggregate(task, record, state, before)
             except _UNREADABLE as error:
                 found.findings.append(f"round {number}: cannot be aggregated again: {error!r}")
                 return
-            found.recomputed[number] = model_parts(layout, model)[2]
+            state = done.state
+            found.recomputed[number] = model_parts(done.layout, done.model)[2]
             if found.recomputed[number] != record.model_sha256:
                 found.findings.append(
                     f"round {number}: aggregated again it gives {found.recomputed[number]}, "
                     f"stored is {record.model_sha256}"
+                )
+            delta = None if done.delta is None else hashlib.sha256(done.delta).hexdigest()
+            if delta != record.delta_sha256:
+                found.findings.append(
+                    f"round {number}: its delta is {delta}, stored is {record.delta_sha256}"
                 )
 
 
@@ -278,8 +286,23 @@ def _check_rows(
             found.findings.append(f"{_name(row)}: neither counted nor discarded with a reason")
 
 
+def _check_references(found: TaskAudit, rows: list[ContributionRecord]) -> None:
+    """Check that each update builds on its device's last counted round, or on none."""
+    last: dict[str, int] = {}
+    for row in rows:
+        counted = last.get(row.device, 0)
+        if row.reference not in (0, counted):
+            found.findings.append(
+                f"{_name(row)}: builds on round {row.reference}, counted last was {counted}"
+            )
+        if row.settled == "counted":
+            last[row.device] = row.round
+
+
 def _check_totals(found: TaskAudit, task: TaskRecord) -> None:
-    late = sum(n for status, n in found.refused.items() if status.split(" ")[0] == "late")
+    is_late = {name: name.split(" ")[0] == "late" for name in found.refused}
+    is_late["late E_BUDGET"] = False  # over the budget, which is not too late
+    late = sum(n for name, n in found.refused.items() if is_late[name])
     for what, told, counted in (
         ("updates accepted", task.totals.updates_accepted, found.accepted),
         ("updates late", task.totals.late, late),

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from central.core import downlink
 from central.core.strategies import registry
 from central.core.strategies.base import Strategy
 from central.service.ports import Modeler
 from schemas.messages import DataDescription
 from schemas.tasks import TaskSubmission
-from updates.codecs import create
+from updates.choice import task_memory
 
 
 class PluginError(ValueError):
@@ -37,12 +38,40 @@ class InstalledCatalog:
             )
             raise ValueError(message)
         self._modeler.check(submission)
-        create(submission.codec, submission.codec_params)
+        memory = task_memory(submission.codec, submission.codec_params, submission.error_feedback)
+        if memory == "lazy":
+            _check_lazy(submission)
+        if submission.downlink is not None:
+            downlink.check(submission.downlink.codec, submission.downlink.codec_params)
         registry.create(submission.strategy, submission.strategy_params, self._strategies)
+        if submission.scale_exponent and submission.strategy not in registry.SCALED:
+            known = ", ".join(sorted(registry.SCALED))
+            message = (
+                f"scale_exponent: {submission.scale_exponent:g} with strategy "
+                f"{submission.strategy!r}: only {known} take it; use 0"
+            )
+            raise ValueError(message)
 
     def has_evaluation(self, data: DataDescription) -> bool:
         """Tell whether there is a held-out set for such data."""
         return self._modeler.has_evaluation(data)
+
+
+def _check_lazy(submission: TaskSubmission) -> None:
+    """Refuse what contradicts a sum over all devices, those that skip a round included."""
+    if submission.uplink_budget_bits is not None:
+        message = (
+            f"uplink_budget_bits: {submission.uplink_budget_bits} with codec "
+            f"{submission.codec!r}: its devices say themselves when they skip a round; "
+            "take another codec or no budget"
+        )
+        raise ValueError(message)
+    if submission.scale_exponent:
+        message = (
+            f"scale_exponent: {submission.scale_exponent:g} with codec {submission.codec!r}: "
+            "its sum is always over all devices; use 0"
+        )
+        raise ValueError(message)
 
 
 def load_strategies(named: Mapping[str, str]) -> dict[str, Callable[..., Strategy]]:

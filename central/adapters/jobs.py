@@ -134,13 +134,22 @@ class Jobs:
         with closing(self._open_database()) as database:
             rounds = StoredRounds(database, self._objects.check, self._strategies)
             try:
-                layout, new, state = rounds.aggregate(task, job.round, job.state)
+                done = rounds.aggregate(task, job.round, job.state, task.progress.committed)
             except StrategyError as error:
                 return JobFailed(job, str(error))
         failpoint("central.aggregation.computed")
-        sha256, _ = store_model(self._objects, layout, new, f"{task.task}-{number}-{self._life}")
+        delta = self._store_delta(done.delta)
+        key = f"{task.task}-{number}-{self._life}"
+        sha256, _ = store_model(self._objects, done.layout, done.model, key)
         failpoint("central.aggregation.stored")
-        return RoundAggregated(task.task, number, sha256, state)
+        return RoundAggregated(task.task, number, sha256, done.state, done.lazy, *delta)
+
+    def _store_delta(self, delta: bytes | None) -> tuple[str | None, int]:
+        if delta is None:
+            return None, 0
+        sha256 = self._objects.put(delta, durable=True)
+        failpoint("central.delta.stored")
+        return sha256, len(delta)
 
     def _evaluate(self, job: EvaluateModel) -> JobEvent:
         task = job.task

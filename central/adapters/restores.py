@@ -5,12 +5,17 @@ import sqlite3
 from central.core.tasks import ROUNDS_AN_EPOCH
 
 #: The digests of the objects that the tables name; the bytes of small updates are in a table.
+#: An older database has no ``rounds.delta_sha256``: there the outer one, NULL, is meant.
 NAMED_OBJECTS = """
 SELECT model_sha256 FROM tasks WHERE model_sha256 IS NOT NULL
 UNION SELECT json_extract(plan, '$.graph_sha256') FROM tasks
     WHERE json_extract(plan, '$.graph_sha256') IS NOT NULL
 UNION SELECT base_model_sha256 FROM rounds
 UNION SELECT model_sha256 FROM rounds WHERE model_sha256 IS NOT NULL
+UNION SELECT named FROM (
+    SELECT (SELECT delta_sha256 FROM rounds AS own WHERE own.rowid = rounds.rowid) AS named
+    FROM rounds, (SELECT NULL AS delta_sha256)
+) WHERE named IS NOT NULL
 UNION SELECT sha256 FROM contributions
     WHERE NOT EXISTS (SELECT 1 FROM payloads WHERE payloads.task = contributions.task
         AND payloads.round = contributions.round AND payloads.device = contributions.device)

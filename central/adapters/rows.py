@@ -17,11 +17,12 @@ from central.service.records import (
     TaskRecord,
     Totals,
 )
-from schemas.messages import DeviceState, GatewayState
-from schemas.tasks import RoundSummary, TaskSubmission
+from schemas.messages import DeviceState, GatewayState, LazyTerms
+from schemas.tasks import Parameter, RoundSummary, TaskSubmission
 
 _ROUND_STATE = TypeAdapter(RoundState)
 _PROGRESS = TypeAdapter(TaskProgress)
+_LAZY = lru_cache(256)(LazyTerms.model_validate_json)
 _TOTALS = lru_cache(256)(Totals.model_validate_json)
 #: Rows are read far more often than they change; what is read is frozen, so it may be shared.
 _DEVICE = lru_cache(1024)(DeviceState.model_validate_json)
@@ -32,25 +33,28 @@ _SUMMARY = lru_cache(256)(RoundSummary.model_validate_json)
 _METRICS = TypeAdapter(dict[str, float])
 _read_progress = lru_cache(256)(_PROGRESS.validate_json)
 _read_round_state = lru_cache(256)(_ROUND_STATE.validate_json)
+_PARAMS = TypeAdapter(dict[str, Parameter])
 _NAMES = TypeAdapter(tuple[str, ...])
 
 TASK_COLUMNS = (
     "task, submission, min_clients, created_s, progress, ended_s, plan, model_sha256, "
-    "metrics, totals"
+    "metrics, totals, lazy"
 )
 ROUND_COLUMNS = (
     "task, state, base_model_sha256, base_model_bytes, opened_s, ended_s, contributors, "
-    "model_sha256, summary"
+    "model_sha256, summary, delta_sha256, delta_bytes"
 )
 CONTRIBUTION_COLUMNS = (
     "task, round, device, region, xfer, sha256, size, num_examples, accepted_s, metrics, "
-    "settled, reason"
+    "settled, reason, uplink_wire_bytes, downlink_wire_bytes, reference, "
+    "codec, codec_params"
 )
 
 
 def task_of(row: tuple[str, ...]) -> TaskRecord:
     """Return the record of ``TASK_COLUMNS``."""
-    task, submission, min_clients, created_s, progress, ended_s, plan, sha, metrics, totals = row
+    task, submission, min_clients, created_s, progress, ended_s, plan, sha, *rest = row
+    metrics, totals, lazy = rest
     return TaskRecord(
         task=task,
         submission=_SUBMISSION(submission),
@@ -62,6 +66,7 @@ def task_of(row: tuple[str, ...]) -> TaskRecord:
         model_sha256=sha,
         metrics=_METRICS.validate_json(metrics),
         totals=_TOTALS(totals),
+        lazy=_LAZY(lazy) if lazy else None,
     )
 
 
@@ -78,12 +83,13 @@ def task_row(record: TaskRecord) -> tuple[object, ...]:
         record.model_sha256,
         _METRICS.dump_json(record.metrics).decode(),
         record.totals.model_dump_json(),
+        record.lazy.model_dump_json() if record.lazy else None,
     )
 
 
 def round_of(row: tuple[str, ...]) -> RoundRecord:
     """Return the record of ``ROUND_COLUMNS``."""
-    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary = row
+    task, state, base, base_bytes, opened_s, ended_s, contributors, sha, summary, *delta = row
     return RoundRecord(
         task=task,
         state=_read_round_state(state),
@@ -94,6 +100,8 @@ def round_of(row: tuple[str, ...]) -> RoundRecord:
         contributors=_NAMES.validate_json(contributors) if contributors else None,
         model_sha256=sha,
         summary=_SUMMARY(summary) if summary else None,
+        delta_sha256=delta[0],
+        delta_bytes=int(delta[1]),
     )
 
 
@@ -110,12 +118,15 @@ def round_row(record: RoundRecord) -> tuple[object, ...]:
         None if names is None else _NAMES.dump_json(names).decode(),
         record.model_sha256,
         record.summary.model_dump_json() if record.summary else None,
+        record.delta_sha256,
+        record.delta_bytes,
     )
 
 
 def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
     """Return the record of ``CONTRIBUTION_COLUMNS``."""
-    head, accepted_s, metrics, settled, reason = row[:8], row[8], row[9], row[10], row[11]
+    head, (accepted_s, metrics, settled, reason, *told) = row[:8], row[8:]
+    uplink, downlink, reference, codec, codec_params = told
     task, number, device, region, xfer, sha256, size, num_examples = head
     return ContributionRecord(
         task=task,
@@ -130,6 +141,11 @@ def contribution_of(row: tuple[str, ...]) -> ContributionRecord:
         metrics=json.loads(metrics),
         settled=settled,
         reason=reason,
+        uplink_wire_bytes=int(uplink),
+        downlink_wire_bytes=int(downlink),
+        reference=int(reference),
+        codec=codec,
+        codec_params={} if codec_params is None else _PARAMS.validate_json(codec_params),
     )
 
 
@@ -148,6 +164,11 @@ def contribution_row(record: ContributionRecord) -> tuple[object, ...]:
         _METRICS.dump_json(record.metrics).decode(),
         record.settled,
         record.reason,
+        record.uplink_wire_bytes,
+        record.downlink_wire_bytes,
+        record.reference,
+        record.codec,
+        None if record.codec is None else _PARAMS.dump_json(record.codec_params).decode(),
     )
 
 

@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     model_sha256 TEXT,
     metrics TEXT NOT NULL,
     totals TEXT NOT NULL,
-    graph_sha256 TEXT
+    graph_sha256 TEXT,
+    lazy TEXT
 ) STRICT;
 
 -- One round a row; its reported clients are the rows of contributions.
@@ -28,6 +29,8 @@ CREATE TABLE IF NOT EXISTS rounds (
     contributors TEXT,
     model_sha256 TEXT,
     summary TEXT,
+    delta_sha256 TEXT,
+    delta_bytes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, round)
 ) STRICT;
 
@@ -45,6 +48,11 @@ CREATE TABLE IF NOT EXISTS contributions (
     accepted_s REAL NOT NULL,
     settled TEXT CHECK (settled IN ('counted', 'discarded')),
     reason TEXT,
+    reference INTEGER NOT NULL DEFAULT 0,
+    uplink_wire_bytes INTEGER NOT NULL DEFAULT 0,
+    downlink_wire_bytes INTEGER NOT NULL DEFAULT 0,
+    codec TEXT,
+    codec_params TEXT,
     PRIMARY KEY (task, round, device),
     FOREIGN KEY (task, round) REFERENCES rounds (task, round) ON DELETE CASCADE
 ) STRICT;
@@ -92,6 +100,14 @@ CREATE TABLE IF NOT EXISTS devices (
     changed_s REAL NOT NULL
 ) STRICT;
 
+-- Up to where the bytes that a device counts in one life are counted for a contribution.
+CREATE TABLE IF NOT EXISTS traffic (
+    device TEXT PRIMARY KEY,
+    boot INTEGER NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS gateways (
     region TEXT PRIMARY KEY,
     boot INTEGER NOT NULL,
@@ -110,9 +126,15 @@ CREATE TABLE IF NOT EXISTS restores (
     handled INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- Which round of a device was counted last, and how far back that may lie.
+CREATE INDEX IF NOT EXISTS contributions_counted ON contributions (task, device, round)
+    WHERE settled = 'counted';
+CREATE INDEX IF NOT EXISTS rounds_committed ON rounds (task, round)
+    WHERE model_sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS contributions_by_sha ON contributions (sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (created_s);
 CREATE INDEX IF NOT EXISTS tasks_by_model ON tasks (model_sha256);
 CREATE INDEX IF NOT EXISTS tasks_by_graph ON tasks (graph_sha256);
 CREATE INDEX IF NOT EXISTS rounds_by_model ON rounds (base_model_sha256);
+CREATE INDEX IF NOT EXISTS rounds_by_delta ON rounds (delta_sha256);
 CREATE INDEX IF NOT EXISTS refusals_by_round ON refusals (task, round);

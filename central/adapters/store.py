@@ -18,6 +18,7 @@ from central.adapters.rows import (
     task_of,
     task_row,
 )
+from central.core.traffic import Counted
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
@@ -29,7 +30,7 @@ from central.service.records import (
 )
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 7
 DATABASE = "central.db"
 #: What leads to a version from the one before it.
 MIGRATIONS = {
@@ -37,6 +38,20 @@ MIGRATIONS = {
     "epoch INTEGER NOT NULL, handled INTEGER NOT NULL DEFAULT 0) STRICT",
     3: "ALTER TABLE tasks ADD COLUMN graph_sha256 TEXT; "
     "CREATE INDEX tasks_by_graph ON tasks (graph_sha256)",
+    4: "ALTER TABLE tasks ADD COLUMN lazy TEXT; "
+    "ALTER TABLE contributions ADD COLUMN reference INTEGER NOT NULL DEFAULT 0; "
+    "CREATE INDEX contributions_counted ON contributions (task, device, round) "
+    "WHERE settled = 'counted'; "
+    "CREATE INDEX rounds_committed ON rounds (task, round) WHERE model_sha256 IS NOT NULL",
+    5: "ALTER TABLE contributions ADD COLUMN uplink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
+    "ALTER TABLE contributions ADD COLUMN downlink_wire_bytes INTEGER NOT NULL DEFAULT 0; "
+    "CREATE TABLE traffic (device TEXT PRIMARY KEY, boot INTEGER NOT NULL, "
+    "sent_bytes INTEGER NOT NULL, received_bytes INTEGER NOT NULL) STRICT",
+    6: "ALTER TABLE contributions ADD COLUMN codec TEXT; "
+    "ALTER TABLE contributions ADD COLUMN codec_params TEXT",
+    7: "ALTER TABLE rounds ADD COLUMN delta_sha256 TEXT; "
+    "ALTER TABLE rounds ADD COLUMN delta_bytes INTEGER NOT NULL DEFAULT 0; "
+    "CREATE INDEX rounds_by_delta ON rounds (delta_sha256)",
 }
 
 
@@ -90,17 +105,38 @@ class SqliteStore:
         sql = _upsert("rounds", f"{ROUND_COLUMNS}, round", "task, round")
         self._db.execute(sql, (*round_row(record), record.state.number))
 
+    def newest_deltas(self, task: str, before: int, limit: int) -> list[RoundRecord]:
+        """Return a task's newest rounds below a number that gave a delta, newest first."""
+        tail = (
+            "WHERE task = ? AND round < ? AND delta_sha256 IS NOT NULL ORDER BY round DESC LIMIT ?"
+        )
+        return self._rounds(tail, (task, before, limit))
+
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
-        key = (record.task, record.round, record.device)
+        key, values = (record.task, record.round, record.device), contribution_row(record)
         cursor = self._db.execute(
             f"INSERT OR IGNORE INTO contributions ({CONTRIBUTION_COLUMNS}) "  # noqa: S608
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            contribution_row(record),
+            f"VALUES ({', '.join('?' * len(values))})",
+            values,
         )
         if cursor.rowcount == 1 and record.payload is not None:
             self._db.execute("INSERT INTO payloads VALUES (?, ?, ?, ?)", (*key, record.payload))
         return cursor.rowcount == 1
+
+    def traffic(self, device: str) -> Counted | None:
+        """Return up to where a device's bytes are counted."""
+        row = self._db.execute(
+            "SELECT boot, sent_bytes, received_bytes FROM traffic WHERE device = ?", (device,)
+        ).fetchone()
+        return Counted(*row) if row else None
+
+    def save_traffic(self, device: str, counted: Counted) -> None:
+        """Store up to where a device's bytes are counted."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO traffic VALUES (?, ?, ?, ?)",
+            (device, counted.boot, counted.sent_bytes, counted.received_bytes),
+        )
 
     def contribution(self, task: str, number: int, device: str) -> ContributionRecord | None:
         """Return one contribution, without its payload."""
@@ -112,6 +148,25 @@ class SqliteStore:
         """Return a round's contributions in device order, without payloads."""
         tail = "WHERE task = ? AND round = ? ORDER BY device"
         return self._contributions(tail, (task, number))
+
+    def references(self, task: str, devices: Iterable[str], reach: int) -> dict[str, int]:
+        """Return the last counted round of each of these devices that has one.
+
+        Args:
+            task: The task.
+            devices: Their ids.
+            reach: How many committed rounds are looked back at.
+        """
+        rows = self._db.execute(
+            "SELECT name.value, max(one.round) FROM json_each(:devices) AS name "
+            "JOIN contributions AS one ON one.task = :task AND one.device = name.value "
+            "AND one.settled = 'counted' AND one.round >= ("
+            "SELECT min(round) FROM (SELECT round FROM rounds WHERE task = :task "
+            "AND model_sha256 IS NOT NULL ORDER BY round DESC LIMIT :reach)) "
+            "GROUP BY name.value",
+            {"task": task, "devices": json.dumps(sorted(devices)), "reach": reach},
+        )
+        return dict(rows.fetchall())
 
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""
@@ -152,9 +207,10 @@ class SqliteStore:
         return cursor.rowcount == 1
 
     def late(self, task: str, number: int) -> int:
-        """Return how many updates came too late for a round."""
+        """Return how many updates came too late for a round; over its budget is not too late."""
         row = self._db.execute(
-            "SELECT count(*) FROM refusals WHERE task = ? AND round = ? AND status = 'late'",
+            "SELECT count(*) FROM refusals WHERE task = ? AND round = ? AND status = 'late' "
+            "AND code IS NOT 'E_BUDGET'",
             (task, number),
         ).fetchone()
         return int(row[0])
@@ -216,12 +272,13 @@ class SqliteStore:
         )
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model or graph of a task, or the base of a round."""
+        """Tell whether an object is a task's model or graph, a round's base or its delta."""
         found = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM tasks WHERE model_sha256 = ?) "
             "OR EXISTS (SELECT 1 FROM tasks WHERE graph_sha256 = ?) "
-            "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?)",
-            (sha256, sha256, sha256),
+            "OR EXISTS (SELECT 1 FROM rounds WHERE base_model_sha256 = ?) "
+            "OR EXISTS (SELECT 1 FROM rounds WHERE delta_sha256 = ?)",
+            (sha256,) * 4,
         ).fetchone()
         return bool(found[0])
 
@@ -253,8 +310,9 @@ class SqliteStore:
             f"UNION SELECT graph_sha256 FROM tasks WHERE task IN ({old}) "
             f"UNION SELECT base_model_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT model_sha256 FROM rounds WHERE task IN ({old}) "
+            f"UNION SELECT delta_sha256 FROM rounds WHERE task IN ({old}) "
             f"UNION SELECT sha256 FROM contributions WHERE task IN ({old})",
-            (before_s,) * 5,
+            (before_s,) * 6,
         ).fetchall()
         for table in ("refusals", "unwilling"):
             self._db.execute(f"DELETE FROM {table} WHERE task IN ({old})", (before_s,))  # noqa: S608
@@ -264,6 +322,7 @@ class SqliteStore:
             (before_s,),
         )
         self._db.execute("DELETE FROM devices WHERE is_online = 0 AND changed_s < ?", (before_s,))
+        self._db.execute("DELETE FROM traffic WHERE device NOT IN (SELECT device FROM devices)")
         return [sha256 for (sha256,) in named if sha256]
 
     def is_referred_to(self, sha256: str) -> bool:

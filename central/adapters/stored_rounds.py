@@ -1,15 +1,20 @@
 """A round's aggregate as a function of what is stored, for central and for its audit."""
 
 import hashlib
+import json
 import mmap
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from safetensors import numpy as safetensors
 
+from central.core import downlink
+from central.core.budget import selection_scale
+from central.core.lazy_sum import may_skip, run_lazily
 from central.core.strategies import registry
 from central.core.strategies.base import (
     F32,
@@ -21,10 +26,36 @@ from central.core.strategies.base import (
     run,
 )
 from central.service.records import RoundRecord, TaskRecord
+from schemas.messages import LazyTerms
+from schemas.tasks import TaskSubmission
 from transport.database import DatabaseCorruptError, is_damage, is_storage_failure
+from updates.choice import AUTO
 from updates.codecs import create
+from updates.codecs.base import Codec
+from updates.errors import NonFiniteError
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """What a round gives.
+
+    Attributes:
+        layout: Of the model.
+        model: The new global model, as devices will hold it, shape ``(layout.size,)``.
+        state: What the strategy and the downlink keep for the next round.
+        delta: What leads devices to the model from the round's base; None: it is sent whole.
+        lazy: What a lazy task's next round is told; None: nothing.
+    """
+
+    layout: Layout
+    model: F32
+    state: bytes
+    delta: bytes | None = None
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +73,19 @@ class StoredRounds:
     strategies: Mapping[str, Callable[..., Strategy]]
 
     def aggregate(
-        self, task: TaskRecord, record: RoundRecord, stored: bytes | None
-    ) -> tuple[Layout, F32, bytes]:
+        self, task: TaskRecord, record: RoundRecord, stored: bytes | None, committed: int
+    ) -> Aggregate:
         """Aggregate the frozen contributions of a round.
 
         Args:
             task: The round's task.
             record: The round.
             stored: The strategy's state before this round; None before the first one.
-
-        Returns:
-            The model's layout, the new model, and the strategy's state after this round.
+            committed: Rounds of the task committed before this one; its last is sent whole.
 
         Raises:
-            StrategyError: The strategy raised, or gave what is no model.
+            StrategyError: The strategy raised, or gave what is no model; or the vectors of a lazy
+                task's devices are too much.
             OSError: A model or an update is not where it should be.
             PayloadError: One is not what its digest says.
         """
@@ -64,10 +94,16 @@ class StoredRounds:
             submission.strategy, submission.strategy_params, self.strategies
         )
         layout, model = read_model(self.object_path(record.base_model_sha256))
-        contributions = Contributions(model, self._contributions(task, record, layout))
-        state = _load_state(stored) if stored else strategy.init(model)
-        state, new = _run(strategy, state, contributions)
-        return layout, new, _dump_state(state)
+        items = self._contributions(task, record, layout)
+        scale = selection_scale(len(items), task.min_clients, submission.scale_exponent)
+        contributions = Contributions(model, items, scale)
+        state, residual = _without_residual(_load_state(stored) if stored else {})
+        state = state if stored else strategy.init(model)
+        state, new, told = _step(strategy, state, contributions, _lazy_codec(submission))
+        move = downlink.Move(model, new, residual)
+        sent = _send(task, record, layout, move, is_last=committed + 1 >= submission.rounds)
+        kept = {} if sent.residual is None else {downlink.RESIDUAL: sent.residual}
+        return Aggregate(layout, sent.model, _dump_state({**state, **kept}), sent.payload, told)
 
     def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
         """Return the bytes of one contribution: from its row, else from its file.
@@ -88,13 +124,20 @@ class StoredRounds:
             raise DatabaseCorruptError(Path(file), detail)
         return bytes(found[0])
 
+    def _codec(self, task: TaskRecord, picked: str | None, params: str | None) -> Codec:
+        """Return what one contribution is decoded with: its device's choice, or the task's."""
+        if picked is None:
+            return create(task.submission.codec, task.submission.codec_params)
+        return create(picked, json.loads(params or "{}"))
+
     def _contributions(
         self, task: TaskRecord, record: RoundRecord, layout: Layout
     ) -> tuple[Contribution, ...]:
         number = record.state.number
-        codec = create(task.submission.codec, task.submission.codec_params)
         query = (
-            "SELECT device, sha256, num_examples FROM contributions WHERE task = ? AND round = ?"
+            "SELECT device, sha256, num_examples, reference, codec, codec_params "
+            "FROM contributions "
+            "WHERE task = ? AND round = ?"
         )
         rows = {row[0]: row[1:] for row in self.database.execute(query, (task.task, number))}
 
@@ -102,21 +145,69 @@ class StoredRounds:
             return lambda: self.payload(task.task, number, device, rows[device][0])
 
         return tuple(
-            Contribution(device, rows[device][1], layout, codec, loader(device))
+            Contribution(
+                device,
+                rows[device][1],
+                layout,
+                self._codec(task, *rows[device][3:]),
+                loader(device),
+                reference=rows[device][2],
+            )
             for device in record.contributors or ()
         )
 
 
-def _run(strategy: Strategy, state: State, contributions: Contributions) -> tuple[State, F32]:
+def _lazy_codec(submission: TaskSubmission) -> Codec | None:
+    """Return a task's codec if both ends hold what it is told against."""
+    if submission.codec == AUTO:
+        return None
+    codec = create(submission.codec, submission.codec_params)
+    return codec if codec.needs_reference else None
+
+
+def _step(
+    strategy: Strategy, state: State, contributions: Contributions, lazy: Codec | None
+) -> tuple[State, F32, LazyTerms | None]:
+    """Return the next state and model, and what a lazy task's next round is told."""
+    if lazy is None:
+        state, new = _run(lambda: run(strategy, state, contributions))
+        return state, new, None
+    state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
+    told = LazyTerms(threshold=terms.threshold, examples=terms.examples)
+    return state, new, told if may_skip(lazy) else None
+
+
+def _run(work: Callable[[], _Result]) -> _Result:
     """Run a strategy; a full disk or a damaged database below it is not the strategy's fault."""
     try:
-        return run(strategy, state, contributions)
+        return work()
     except StrategyError as error:
         failure = error
     cause = failure.__cause__
     if cause is not None and (is_damage(cause) or is_storage_failure(cause)):
         raise cause  # outside of the handler: two errors must not name each other as their cause
     raise failure
+
+
+def _without_residual(state: State) -> tuple[State, F32 | None]:
+    """Return the strategy's own state, and what the downlink keeps in it."""
+    residual = state.get(downlink.RESIDUAL)
+    own = {name: a for name, a in state.items() if not name.startswith(downlink.PREFIX)}
+    return own, None if residual is None else residual.astype(np.float32, copy=False)
+
+
+def _send(
+    task: TaskRecord, record: RoundRecord, layout: Layout, move: downlink.Move, *, is_last: bool
+) -> downlink.Sent:
+    """Code a round's model for the way down; the task's last one is the server's own."""
+    asked = task.submission.downlink
+    try:
+        if asked is None or is_last:
+            return downlink.whole(move)
+        rng = downlink.rng_of(task.task, record.state.number)
+        return downlink.compress(move, create(asked.codec, asked.codec_params), layout, rng)
+    except NonFiniteError as error:
+        raise StrategyError(str(error)) from error
 
 
 def read_model(path: Path) -> tuple[Layout, F32]:

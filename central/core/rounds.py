@@ -14,6 +14,15 @@ https://arxiv.org/abs/1902.01046. Rules:
    it is counted anew from now.
 6. An aggregation that was begun ``MAX_AGGREGATIONS`` times without an end is given up and the
    round abandoned: it is what ends the program.
+
+A round with an uplink budget has two parts, and in both of them it is ``REPORTING``:
+
+7. First clients bid; nothing is pulled. Once ``min_clients`` have bid, and every client that still
+   can has bid or ``bid_share`` of the deadline has passed, the bids are granted, once for all.
+   Bids of clients that have failed or are away count for nothing.
+8. From then on only what was granted is awaited, and nobody is replaced. The round closes as soon
+   as every granted client has reported or failed, or at its deadline with those that have
+   reported; with none it is abandoned or extended as any other.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +30,65 @@ from enum import Enum
 from typing import Literal
 
 from typing_extensions import assert_never
+
+from central.core.round_events import (
+    AbandonRound,
+    AggregationFailed,
+    AggregationInterrupted,
+    AnswerBids,
+    BidsCollected,
+    BidsGranted,
+    ClientEvent,
+    ClientFailed,
+    ClientLost,
+    ClientReturned,
+    CommitRound,
+    Grant,
+    GrantBids,
+    Instruction,
+    ModelAggregated,
+    ReplacementsSought,
+    ReportingEvent,
+    RoundEvent,
+    SeekReplacements,
+    StartAggregation,
+    TaskEnded,
+    TellExtension,
+    TimePassed,
+    UpdateAccepted,
+)
+
+__all__ = [
+    "MAX_AGGREGATIONS",
+    "AbandonRound",
+    "AggregationFailed",
+    "AggregationInterrupted",
+    "AnswerBids",
+    "BidsCollected",
+    "BidsGranted",
+    "ClientEvent",
+    "ClientFailed",
+    "ClientLost",
+    "ClientReturned",
+    "CommitRound",
+    "Grant",
+    "GrantBids",
+    "Instruction",
+    "ModelAggregated",
+    "Outcome",
+    "Phase",
+    "ReplacementsSought",
+    "ReportingEvent",
+    "RoundEvent",
+    "RoundState",
+    "SeekReplacements",
+    "StartAggregation",
+    "TaskEnded",
+    "TellExtension",
+    "TimePassed",
+    "UpdateAccepted",
+    "transition",
+]
 
 #: What kills central each time ends here; power cuts one after another must not.
 MAX_AGGREGATIONS = 5
@@ -61,16 +129,48 @@ class RoundState:
     #: How often the aggregation was begun; a start after an end in order is not counted again.
     aggregations: int = 0
     reason: str | None = None
+    #: The uplink budget, and the share of the deadline after which late bids are not awaited.
+    budget_bits: int | None = None
+    bid_share: float = 0.5
+    #: What was granted, out of how many bids; None: not yet, or there is no budget.
+    grants: frozenset[Grant] | None = None
+    bids: int = 0
+
+    @property
+    def is_bidding(self) -> bool:
+        """Whether bids are awaited, and no update may be pulled."""
+        reporting = self.phase is Phase.REPORTING
+        return reporting and self.budget_bits is not None and self.grants is None
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Clients whose updates may count: the cohort, or those that were granted."""
+        if self.grants is None:
+            return self.cohort
+        return frozenset(grant.device for grant in self.grants)
+
+    @property
+    def bids_due_s(self) -> float:
+        """When bids that are still missing are no longer awaited."""
+        return self.deadline_s - (1.0 - self.bid_share) * self.deadline_length_s
 
     @property
     def hopeful(self) -> frozenset[str]:
         """Clients that have reported or still can."""
-        return self.reported | (self.cohort - self.failed - self.lost)
+        return self.reported | (self.asked - self.failed - self.lost)
 
     @property
     def shortfall(self) -> int:
         """How many clients are missing for the round to be able to close."""
+        if self.grants is not None:
+            return 0
         return max(0, self.min_clients - len(self.hopeful))
+
+    def may_take(self, device: str, xfer: str) -> bool:
+        """Tell whether an update may be pulled and counted, as far as the budget goes."""
+        if self.budget_bits is None:
+            return True
+        return self.grants is not None and Grant(device, xfer) in self.grants
 
     @property
     def has_ended(self) -> bool:
@@ -78,117 +178,6 @@ class RoundState:
         return self.phase in (Phase.COMMITTED, Phase.ABANDONED)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateAccepted:
-    """One client's update is on disk."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFailed:
-    """A client rejected the job or failed at it."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLost:
-    """A client went offline."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientReturned:
-    """A client is online again."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacementsSought:
-    """The fleet was searched for clients in the place of missing ones; none may be found."""
-
-    found: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """The clock was read."""
-
-    now_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAggregated:
-    """The strategy has given a new global model."""
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationFailed:
-    """The strategy raised, or gave what is not a model."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class AggregationInterrupted:
-    """Central ended while it aggregated; in order when it was told to."""
-
-    was_clean: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnded:
-    """The task was cancelled while the round ran."""
-
-    reason: str
-
-
-#: Events that matter only while updates are awaited.
-ReportingEvent = (
-    UpdateAccepted | ClientFailed | ClientLost | ClientReturned | ReplacementsSought | TimePassed
-)
-RoundEvent = (
-    ReportingEvent | ModelAggregated | AggregationFailed | AggregationInterrupted | TaskEnded
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StartAggregation:
-    """Freeze these contributions, in this order, and aggregate them."""
-
-    contributors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SeekReplacements:
-    """Find this many more clients among the devices that fit and are free."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommitRound:
-    """Make the new model the task's model."""
-
-
-@dataclass(frozen=True, slots=True)
-class AbandonRound:
-    """End the round; every contribution is discarded with this reason."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class TellExtension:
-    """The deadline was moved; say so."""
-
-    deadline_s: float
-
-
-Instruction = StartAggregation | SeekReplacements | CommitRound | AbandonRound | TellExtension
 Outcome = tuple[RoundState, tuple[Instruction, ...]]
 
 
@@ -214,18 +203,28 @@ def transition(state: RoundState, event: RoundEvent) -> Outcome:
 
 def _while_reporting(state: RoundState, event: ReportingEvent) -> Outcome:
     match event:
+        case BidsCollected(bidders, now_s):
+            return _collect(state, bidders, now_s)
+        case BidsGranted(grants, bids):
+            return _grant(state, grants, bids)
+        case TimePassed(now_s):
+            return _at(state, now_s)
+        case _:
+            return _with_client(state, event)
+
+
+def _with_client(state: RoundState, event: ClientEvent) -> Outcome:
+    match event:
         case UpdateAccepted(device):
             return _report(state, device)
         case ClientFailed(device):
-            return _without(replace(state, failed=state.failed | _member(state, device)))
+            return _fail(state, device)
         case ClientLost(device):
             return _without(replace(state, lost=state.lost | _member(state, device)))
         case ClientReturned(device):
             return _without(replace(state, lost=state.lost - {device}))
         case ReplacementsSought(found):
             return _after_search(replace(state, cohort=state.cohort | found))
-        case TimePassed(now_s):
-            return _at(state, now_s)
         case _:
             assert_never(event)
 
@@ -234,14 +233,52 @@ def _member(state: RoundState, device: str) -> frozenset[str]:
     return frozenset({device}) & (state.cohort - state.reported)
 
 
+def _fail(state: RoundState, device: str) -> Outcome:
+    state = replace(state, failed=state.failed | _member(state, device))
+    return _without(state) if state.grants is None else _close_if_all_came(state)
+
+
 def _report(state: RoundState, device: str) -> Outcome:
-    if device not in state.cohort:
+    if device not in state.asked or state.is_bidding:
         return state, ()
     state = replace(state, reported=state.reported | {device})
-    if len(state.reported) < state.min_clients:
-        return state, ()
+    if state.grants is not None:
+        return _close_if_all_came(state)
+    return (state, ()) if len(state.reported) < state.min_clients else _close(state)
+
+
+def _close(state: RoundState) -> Outcome:
     closed = replace(state, phase=Phase.AGGREGATING, aggregations=1, reason=None)
     return closed, (StartAggregation(tuple(sorted(closed.reported))),)
+
+
+def _collect(state: RoundState, bidders: frozenset[str], now_s: float) -> Outcome:
+    """Have the bids granted when it is time; until they are, nothing changes."""
+    candidates = bidders & state.hopeful
+    is_time = state.hopeful <= bidders or now_s >= state.bids_due_s
+    if not state.is_bidding or len(candidates) < state.min_clients or not is_time:
+        return state, ()
+    return state, (GrantBids(candidates),)
+
+
+def _grant(state: RoundState, grants: frozenset[Grant], bids: int) -> Outcome:
+    if not state.is_bidding:
+        return state, ()
+    granted = replace(state, grants=grants, bids=bids, reason=None)
+    if not grants:
+        reason = f"none of {bids} updates is within uplink_budget_bits: {state.budget_bits}"
+        abandoned, instructions = _abandon(granted, reason)
+        return abandoned, (AnswerBids(), *instructions)
+    return granted, (AnswerBids(),)
+
+
+def _close_if_all_came(state: RoundState) -> Outcome:
+    """Close a round whose granted updates are there, but for those of clients that failed."""
+    if not state.asked <= state.reported | state.failed:
+        return state, ()
+    if not state.reported:
+        return _abandon(state, f"all {len(state.asked)} clients that were granted have failed")
+    return _close(state)
 
 
 def _aggregate_again(state: RoundState, *, was_clean: bool) -> Outcome:
@@ -288,7 +325,11 @@ def _at(state: RoundState, now_s: float) -> Outcome:
         return replace(state, deadline_s=now_s + state.deadline_length_s), ()
     if now_s < state.deadline_s:
         return state, ()
+    if state.grants is not None and state.reported:
+        return _close(state)
     reason = f"{len(state.reported)} of {state.min_clients} clients reported by the deadline"
+    if state.is_bidding:
+        reason = f"fewer than {state.min_clients} clients have bid by the deadline"
     if state.on_shortfall == "abandon":
         return _abandon(state, reason)
     if state.extensions >= state.max_extensions:

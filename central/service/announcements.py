@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from central.service.desk import Desk
 from central.service.records import TaskRecord
@@ -16,6 +17,7 @@ from transport.parking import ParkedSummary, nothing_parked
 MAX_RETAINED = 100
 #: Ended rounds listed in a status.
 MAX_HISTORY = 100
+_FLOAT32_BYTES = 4
 
 
 def state_message(
@@ -89,7 +91,7 @@ class Announcements:
             or progress.reason,
             model=task.submission.model,
             round=progress.round if not progress.is_final else None,
-            phase=None if progress.is_final else record.state.phase.value if record else None,
+            phase=None if progress.is_final or not record else _phase(record.state),
             rounds=progress.rounds,
             committed=progress.committed,
             abandoned=progress.abandoned,
@@ -103,6 +105,11 @@ class Announcements:
             parameters=task.plan.parameters if task.plan else 0,
             uplink_bytes=task.totals.uplink_bytes,
             downlink_bytes=task.totals.downlink_bytes,
+            uplink_wire_bytes=task.totals.uplink_wire_bytes,
+            downlink_wire_bytes=task.totals.downlink_wire_bytes,
+            codecs=history[-1].summary.codecs if history and history[-1].summary else {},
+            uplink_ratio=_ratio(task, task.totals.uplink_bytes),
+            uplink_wire_ratio=_ratio(task, task.totals.uplink_wire_bytes),
             updates_accepted=task.totals.updates_accepted,
             history=_with_lost(progress, [row.summary for row in history if row.summary]),
             ts=now_s,
@@ -123,6 +130,18 @@ class Announcements:
         if len(ended) > MAX_RETAINED:
             topic = Topic(Kind.TASK_STATUS, task=ended[-MAX_RETAINED - 1].task)
             yield Outgoing(topic, b"", retain=True)
+
+
+def _ratio(task: TaskRecord, uplink_bytes: int) -> float | None:
+    """Return how many times more bytes the accepted updates would have taken as float32."""
+    if task.plan is None or uplink_bytes == 0:
+        return None
+    raw_bytes = _FLOAT32_BYTES * task.plan.parameters * task.totals.updates_accepted
+    return raw_bytes / uplink_bytes
+
+
+def _phase(state: RoundState) -> str:
+    return "bidding" if state.is_bidding else state.phase.value
 
 
 def _with_lost(progress: TaskProgress, ended: list[RoundSummary]) -> tuple[RoundSummary, ...]:

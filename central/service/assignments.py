@@ -7,7 +7,10 @@ in between that could be true while the device knows nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from central.service import memories
+from central.service.deltas import Deltas
 from central.service.desk import Desk
+from central.service.manifests import Manifests
 from central.service.records import RoundRecord, TaskRecord
 from schemas.limits import MAX_COHORT
 from schemas.messages import (
@@ -22,15 +25,16 @@ from schemas.messages import (
 from schemas.topics import Address, Kind, Topic
 from transport.events import Outgoing
 from transport.failpoints import failpoint
-from transport.objects import ObjectDamagedError, ObjectSizeError, describe
+from transport.objects import ObjectDamagedError
 from transport.retry import Backoff
 
 RoundKey = tuple[str, int]
-_KEPT_MANIFESTS = 16
 #: Ended tasks whose last round is settled again in each answer; they must fit the header.
 _MAX_SETTLED = 2
 #: Settlements in one answer, as ``NoJob.settled`` allows.
 _MAX_ANSWERED = 8
+#: In a header, at most: an id in a list, and a round's number.
+_ID_BYTES, _NUMBER_BYTES = 35, 11
 
 
 @dataclass(slots=True)
@@ -47,7 +51,8 @@ class Assignments:
         self._backoff = backoff
         self._repeats: dict[tuple[str, int, str], _Repeat] = {}
         self._answered: dict[RoundKey, set[str]] = {}
-        self._manifests: dict[tuple[str, bool], tuple[ObjectManifest, bytes]] = {}
+        self._manifests = Manifests(desk.objects)
+        self._deltas = Deltas(desk.store, self._manifests)
 
     def send(self, task: TaskRecord, record: RoundRecord, now_s: float) -> Iterator[Outgoing]:
         """Send a round to every region of its cohort, now and until it is answered."""
@@ -62,10 +67,19 @@ class Assignments:
         try:
             for what, sha256 in named.items():
                 if sha256 is not None:
-                    self._manifest(sha256, inline=what == "model")
+                    self._manifests.of(sha256, inline=what == "model")
         except ObjectDamagedError as error:
             return f"{what}: {error}"
         return None
+
+    def announced_bytes(self, task: TaskRecord, record: RoundRecord) -> int:
+        """Return the size of what a round's assignment gives each of its cohort to fetch.
+
+        That is the newest delta, or the model where there is none. What a device asks for beyond
+        it is between the device and its gateway.
+        """
+        deltas, _ = self._deltas.of(task, record)
+        return deltas[-1].object.size if deltas else record.base_model_bytes
 
     def answered(self, task: str, number: int, device: str) -> None:
         """Note that a client knows of its job."""
@@ -135,6 +149,7 @@ class Assignments:
         number = record.state.number
         key = (task.task, number, region)
         waiting = set(members) - self._answered.get((task.task, number), set())
+        waiting &= record.state.asked
         if not waiting - record.state.reported - record.state.failed:
             self._repeats.pop(key, None)
             return
@@ -147,8 +162,11 @@ class Assignments:
     def _frame(
         self, task: TaskRecord, record: RoundRecord, region: str, members: tuple[str, ...]
     ) -> Outgoing:
-        manifest, tail = self._manifest(record.base_model_sha256, inline=True)
+        deltas, steps = self._deltas.of(task, record)
+        manifest, tail = self._manifests.of(record.base_model_sha256, inline=not deltas)
         graph, digests = self._graph(task)
+        references = memories.references(self._desk.store, task, members)
+        settled = self._settled_before(task.task, region)
         body = Assignment(
             task=task.task,
             round=record.state.number,
@@ -157,39 +175,24 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=self._settled_before(task.task, region),
+            settled=settled if _has_room(members, references, settled) else (),
             graph=graph,
+            references=references,
+            lazy=task.lazy,
+            deltas=deltas,
         )
         frame = self._desk.frames.frame(
             body,
             task=task.task,
             round_number=record.state.number,
             aud=f"gw/{region}",
-            tail=tail + digests,
+            tail=tail + digests + steps,
         )
         return Outgoing(Topic(Kind.TASK, Address.of_gateway(region)), frame)
 
     def _graph(self, task: TaskRecord) -> tuple[ObjectManifest | None, bytes]:
         sha256 = task.plan.graph_sha256 if task.plan else None
-        return (None, b"") if sha256 is None else self._manifest(sha256, inline=False)
-
-    def _manifest(self, sha256: str, *, inline: bool) -> tuple[ObjectManifest, bytes]:
-        key = (sha256, inline)
-        found = self._manifests.pop(key, None) or self._describe(sha256, inline=inline)
-        self._manifests[key] = found
-        while len(self._manifests) > _KEPT_MANIFESTS:
-            del self._manifests[next(iter(self._manifests))]
-        return found
-
-    def _describe(self, sha256: str, *, inline: bool) -> tuple[ObjectManifest, bytes]:
-        path = self._desk.objects.path(sha256)
-        try:
-            manifest, tail = describe(path, inline=inline)
-        except (FileNotFoundError, ObjectSizeError) as error:
-            raise ObjectDamagedError(path) from error
-        if manifest.sha256 != sha256:
-            raise ObjectDamagedError(path)
-        return manifest, tail
+        return (None, b"") if sha256 is None else self._manifests.of(sha256, inline=False)
 
     def _settled_last(self, region: str) -> tuple[Settlement, ...]:
         """Return what became of the last rounds of tasks that ended: no assignment follows."""
@@ -249,6 +252,14 @@ def _that_fit(settlements: list[Settlement]) -> tuple[Settlement, ...]:
     return tuple(fitting.values())
 
 
+def _has_room(
+    cohort: tuple[str, ...], references: tuple[int, ...], settled: tuple[Settlement, ...]
+) -> bool:
+    """Tell whether the header has room for settlements too; devices ask for what is left out."""
+    ids = len(cohort) + sum(len(one.counted) + len(one.discarded) for one in settled)
+    return _ID_BYTES * ids + _NUMBER_BYTES * len(references) <= 2 * MAX_COHORT * _ID_BYTES
+
+
 def _plan(task: TaskRecord) -> TrainingPlan:
     if task.plan is None:
         message = f"task {task.task} has an open round but no plan"
@@ -265,6 +276,9 @@ def _plan(task: TaskRecord) -> TrainingPlan:
         training=asked.training,
         codec=asked.codec,
         codec_params=asked.codec_params,
+        memory=memories.kind(asked),
         privacy=asked.privacy,
+        downlink=asked.downlink,
         requires=asked.requires,
+        bids=asked.uplink_budget_bits is not None,
     )

@@ -17,6 +17,7 @@ from schemas.limits import MAX_SUBMIT_BYTES
 from schemas.tasks import TaskSubmission, parse_control, parse_submission
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from updates import presets
 
 #: For this long after its end, the same message is still the same task.
 SAME_TASK_S = 600.0
@@ -37,7 +38,7 @@ class Intake:
     def submit(self, payload: bytes, now_s: float) -> Iterator[Outgoing]:
         """Take a submission; a repeated one is the same task, whose status is told again."""
         try:
-            submission = parse_submission(payload)
+            submission = presets.resolve(parse_submission(payload))
             min_clients = self._check(submission)
         except (WireError, ValueError) as error:
             name = self._name_for_rejection(payload)

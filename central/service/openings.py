@@ -76,9 +76,12 @@ class Openings:
             deadline_s=now_s + asked.deadline_s,
             deadline_length_s=asked.deadline_s,
             on_shortfall=asked.on_shortfall,
+            budget_bits=asked.uplink_budget_bits,
+            bid_share=asked.budget_bid_share,
         )
         record = RoundRecord(task.task, state, task.model_sha256, task.plan.model_bytes, now_s)
-        downlink = task.totals.downlink_bytes + task.plan.model_bytes * len(cohort)
+        announced = self._assignments.announced_bytes(task, record) * len(cohort)
+        downlink = task.totals.downlink_bytes + announced
         totals = task.totals.model_copy(update={"downlink_bytes": downlink})
         task = replace(task, progress=tasks.open_round(task.progress), totals=totals)
         self._desk.save_task(task)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from central.core import rounds as core
 from central.service.announcements import Announcements
 from central.service.assignments import Assignments
+from central.service.bids import Bids
 from central.service.desk import Desk
 from central.service.downloads import Downloads
 from central.service.giving_up import GivingUp
@@ -65,8 +66,9 @@ class Orchestrator:
         self._registry = Registry(desk)
         self._assignments = Assignments(desk, Backoff())
         self._openings = Openings(desk, self._registry, self._assignments)
-        self._rounds = Rounds(desk, self._openings, self._assignments)
-        self._uploads = Uploads(desk, self._registry, self._rounds, self._assignments)
+        bids = Bids()
+        self._rounds = Rounds(desk, self._openings, self._assignments, bids)
+        self._uploads = Uploads(desk, self._registry, self._rounds, self._assignments, bids)
         self._downloads = Downloads(desk)
         self._announcements = Announcements(desk, self._registry)
         self._intake = Intake(desk, self._rounds, self._openings, self._announcements)
@@ -78,6 +80,7 @@ class Orchestrator:
         """Handle one event; what it makes possible (a new round) follows at once."""
         yield from self._restored.take_up(now_s)
         yield from self._dispatch(event, now_s)
+        yield from self._uploads.answer_bids(now_s)
         if self._desk.wants_schedule:
             self._desk.wants_schedule = False
             yield from self._openings.schedule(now_s)
@@ -88,6 +91,7 @@ class Orchestrator:
         self._ticked_s = now_s
         yield from self._restored.take_up(now_s)
         yield from self._rounds.on_all(core.TimePassed(now_s), now_s)
+        yield from self._uploads.answer_bids(now_s)
         yield from self._openings.schedule(now_s)
         yield from self._assignments.due(now_s)
         yield from self._desk.puller.due(now_s)
@@ -149,7 +153,7 @@ class Orchestrator:
         self._desk.delayed.clear()  # a job has ended, so the disk is not full
         match event:
             case ModelPrepared():
-                self._rounds.on_prepared(event, now_s)
+                yield from self._rounds.on_prepared(event, now_s)
             case RoundAggregated():
                 yield from self._rounds.on_aggregated(event, now_s)
             case ModelEvaluated():

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from central.core.traffic import Counted
 from central.service.records import (
     ContributionRecord,
     DeviceRecord,
@@ -17,7 +18,7 @@ from central.service.records import (
     RoundRecord,
     TaskRecord,
 )
-from schemas.messages import DataDescription
+from schemas.messages import DataDescription, LazyTerms
 from schemas.tasks import TaskSubmission
 from updates.layout import Layout
 
@@ -54,6 +55,9 @@ class Store(Protocol):
     def ended_rounds(self, task: str, limit: int) -> list[RoundRecord]:
         """Return the newest ended rounds of a task, oldest first."""
 
+    def newest_deltas(self, task: str, before: int, limit: int) -> list[RoundRecord]:
+        """Return a task's newest rounds below a number that gave a delta, newest first."""
+
     def add_contribution(self, record: ContributionRecord) -> bool:
         """Insert one; False when (task, round, device) has one already."""
 
@@ -63,11 +67,26 @@ class Store(Protocol):
     def contributions(self, task: str, number: int) -> list[ContributionRecord]:
         """Return a round's contributions in device order, without payloads."""
 
+    def references(self, task: str, devices: Iterable[str], reach: int) -> Mapping[str, int]:
+        """Return the last counted round of each of these devices that has one.
+
+        Args:
+            task: The task.
+            devices: Their ids.
+            reach: How many committed rounds are looked back at.
+        """
+
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""
 
     def refusal(self, xfer: str) -> Refusal | None:
         """Return the final no to a transfer, if there was one."""
+
+    def traffic(self, device: str) -> Counted | None:
+        """Return up to where a device's bytes are counted; None: none are yet."""
+
+    def save_traffic(self, device: str, counted: Counted) -> None:
+        """Store up to where a device's bytes are counted."""
 
     def add_refusal(self, refusal: Refusal) -> bool:
         """Remember a final no; False when it is known."""
@@ -103,7 +122,7 @@ class Store(Protocol):
         """Tell whether a task, a round or a contribution names an object."""
 
     def is_model(self, sha256: str) -> bool:
-        """Tell whether an object is the model or graph of a task, or the base of a round."""
+        """Tell whether an object is a task's model or graph, a round's base or its delta."""
 
     def open_restore(self) -> RestoreRecord | None:
         """Return the newest restore that central has not dealt with, if there is one."""
@@ -199,6 +218,11 @@ class RoundAggregated:
     round: int
     sha256: str
     state: bytes
+    #: What a lazy task's next round is told.
+    lazy: LazyTerms | None = None
+    #: What leads to it from the round's base, stored too; none: it is sent whole.
+    delta_sha256: str | None = None
+    delta_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from central.core.rounds import RoundState
 from central.core.tasks import TaskProgress
 from schemas.base import WireMessage
 from schemas.ids import Sha256
-from schemas.messages import DataDescription, DeviceState, GatewayState
-from schemas.tasks import RoundSummary, TaskSubmission
+from schemas.messages import DataDescription, DeviceState, GatewayState, LazyTerms
+from schemas.tasks import Parameter, RoundSummary, TaskSubmission
 
 
 class ResolvedPlan(WireMessage):
@@ -32,6 +32,8 @@ class Totals(WireMessage):
     late: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class TaskRecord:
     model_sha256: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    #: What a lazy task's next round is told, committed with the round before it.
+    lazy: LazyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class RoundRecord:
     contributors: tuple[str, ...] | None = None
     model_sha256: str | None = None
     summary: RoundSummary | None = None
+    #: What leads devices from the base to the model; none: the model was sent whole.
+    delta_sha256: str | None = None
+    delta_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,14 @@ class ContributionRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     settled: str | None = None
     reason: str | None = None
+    #: What its device sent and received for it, in whole MQTT packets.
+    uplink_wire_bytes: int = 0
+    downlink_wire_bytes: int = 0
+    #: What it is encoded with, where its device has picked that; None: as its task says.
+    codec: str | None = None
+    codec_params: dict[str, Parameter] = field(default_factory=dict)
+    #: The device's round that it builds on, where the task keeps a memory.
+    reference: int = 0
 
 
 @dataclass(frozen=True, slots=True)

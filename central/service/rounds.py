@@ -1,11 +1,15 @@
 """Rounds from opening to end: the core decides, this saves, sends and starts the heavy work."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from central.core import rounds as core
 from central.core import tasks
+from central.core.lazy_sum import size_fault
+from central.service import memories
 from central.service.assignments import Assignments
+from central.service.bids import Bids
 from central.service.desk import Desk
 from central.service.openings import Openings
 from central.service.ports import (
@@ -22,15 +26,19 @@ from central.service.records import ResolvedPlan, RoundRecord, TaskRecord
 from schemas.tasks import RoundSummary
 from transport.events import Outgoing
 from transport.failpoints import failpoint
+from updates.choice import label
 
 
 class Rounds:
     """Opens rounds, feeds them events, and carries out what the core instructs."""
 
-    def __init__(self, desk: Desk, openings: Openings, assignments: Assignments) -> None:
+    def __init__(
+        self, desk: Desk, openings: Openings, assignments: Assignments, bids: Bids
+    ) -> None:
         self._desk = desk
         self._openings = openings
         self._assignments = assignments
+        self._bids = bids
 
     def on_event(
         self, task: str, number: int, event: core.RoundEvent, now_s: float
@@ -40,6 +48,16 @@ class Rounds:
         record = self._desk.open_round(found) if found else None
         if record is None or record.state.number != number:
             return
+        yield from self._step(record, event, now_s)
+        if record.state.is_bidding and not isinstance(
+            event, core.BidsCollected | core.BidsGranted
+        ):
+            collected = core.BidsCollected(self._bids.bidders(task, number), now_s)
+            yield from self.on_event(task, number, collected, now_s)
+
+    def _step(
+        self, record: RoundRecord, event: core.RoundEvent, now_s: float
+    ) -> Iterator[Outgoing]:
         before = record.state
         state, instructions = core.transition(before, event)
         if state == before and not instructions:
@@ -47,7 +65,7 @@ class Rounds:
         record = replace(record, state=state)
         self._desk.store.save_round(record)
         failpoint("central.round.saved")
-        self._desk.touch(task, urgent=state.reason != before.reason)
+        self._desk.touch(record.task, urgent=state.reason != before.reason)
         for instruction in instructions:
             yield from self._carry_out(record, instruction, now_s)
 
@@ -64,6 +82,10 @@ class Rounds:
                 self._aggregate(replace(record, contributors=contributors))
             case core.SeekReplacements(count):
                 yield from self._replace(record, count, now_s)
+            case core.GrantBids(candidates):
+                yield from self._grant(record, candidates, now_s)
+            case core.AnswerBids():
+                self._bids.answer_due(record.task, record.state.number)
             case core.AbandonRound(reason):
                 yield from self._abandon(record, reason, now_s)
             case core.CommitRound() | core.TellExtension():
@@ -77,6 +99,14 @@ class Rounds:
         state = self._desk.store.strategy_state(record.task)
         self._desk.jobs.append(AggregateRound(task, record, state))
         failpoint("central.aggregation.due")
+
+    def _grant(
+        self, record: RoundRecord, candidates: frozenset[str], now_s: float
+    ) -> Iterator[Outgoing]:
+        grants = self._bids.grants(self._desk.task(record.task), record, candidates)
+        event = core.BidsGranted(grants, len(candidates))
+        yield from self.on_event(record.task, record.state.number, event, now_s)
+        failpoint("central.bids.granted")
 
     def _replace(self, record: RoundRecord, count: int, now_s: float) -> Iterator[Outgoing]:
         task = self._desk.task(record.task)
@@ -100,7 +130,7 @@ class Rounds:
 
     # -- results of the heavy work -----------------------------------------------------------
 
-    def on_prepared(self, event: ModelPrepared, now_s: float) -> None:
+    def on_prepared(self, event: ModelPrepared, now_s: float) -> Iterator[Outgoing]:
         """Store what the first model fixed; the task may now open its first round."""
         task = self._desk.task(event.task)
         if task.progress.step != "preparing" or task.progress.is_final:
@@ -118,9 +148,11 @@ class Rounds:
             forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
-        self._desk.save_task(
-            replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
-        )
+        if memories.kind(task.submission) == "lazy":
+            fault = size_fault(task.min_clients, event.parameters)
+            progress = tasks.fail(progress, fault) if fault else progress
+        prepared = replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
+        yield from self._openings.end_if_final(prepared, now_s)
         failpoint("central.task.prepared")
 
     def _is_stored(self, event: ModelPrepared) -> bool:
@@ -143,9 +175,10 @@ class Rounds:
         failpoint("central.round.settled")
         self._desk.store.save_strategy_state(event.task, event.state)
         failpoint("central.strategy.saved")
+        record = replace(record, delta_sha256=event.delta_sha256, delta_bytes=event.delta_bytes)
         self._close(task, replace(record, state=state), event.sha256, now_s)
         progress = tasks.commit_round(task.progress)
-        task = replace(task, model_sha256=event.sha256, progress=progress)
+        task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
         self._desk.save_task(task)
         failpoint("central.round.committed")
         yield from self._evaluate(task, event.round, now_s)
@@ -271,8 +304,15 @@ class Rounds:
             clients=len(record.contributors or ()) if model else 0,
             seconds=max(0.0, round(now_s - record.opened_s, 4)),
             uplink_bytes=sum(row.size for row in rows),
-            downlink_bytes=record.base_model_bytes * len(record.state.cohort),
+            uplink_wire_bytes=sum(row.uplink_wire_bytes for row in rows),
+            downlink_wire_bytes=sum(row.downlink_wire_bytes for row in rows),
+            codecs=Counter(label(row.codec, row.codec_params) for row in rows if row.codec),
+            bids=record.state.bids,
+            granted=len(record.state.grants or ()),
+            downlink_bytes=self._assignments.announced_bytes(task, record)
+            * len(record.state.cohort),
         )
+        self._bids.forget(record.task, record.state.number)
         self._desk.store.save_round(
             replace(record, ended_s=now_s, model_sha256=model, summary=summary)
         )

@@ -2,7 +2,8 @@
 
 A receipt is never queued: it follows from the tables (contribution, refusal), so a sender that
 lost it offers again and hears the same. Gates in order: identity, known device, repeated, task
-and round, cohort, plan, bytes.
+and round, cohort, plan, budget, bytes. In a round with an uplink budget a manifest is a bid: its
+object is pulled once it is granted, and refused with ``E_BUDGET`` when it is not.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ from dataclasses import replace
 from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
+from central.core.traffic import NOTHING, Share
+from central.service import memories
+from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
+from central.service.bids import Bids, HeardBid, read_bid
 from central.service.desk import Desk
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from central.service.registry import Registry
@@ -20,18 +25,24 @@ from schemas.envelope import Frame
 from schemas.errors import IdentityError, WireError
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
+from schemas.tasks import Parameter, TaskSubmission
 from schemas.topics import Kind
-from transport.assembly import ObjectMismatchError
+from transport.assembly import ObjectMismatchError, check_manifest
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
+from updates.choice import AUTO, CANDIDATES, Accuracy, accuracy_of, is_candidate, label
 from updates.codecs import create
 from updates.pipeline import check_update
 
 #: Refusals that follow from what may yet change: they are not remembered.
 _PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
+#: Not granted: the device did nothing wrong and was not late, so it is counted as neither.
+_OVER_BUDGET = "E_BUDGET"
 #: A client whose move to another region is not yet known here is heard of within seconds.
 _MOVED_RETRY_S = 5.0
+#: Of a refusal, as a receipt may carry it.
+_MAX_TEXT = 500
 
 
 class UpdateRefusedError(WireError):
@@ -59,13 +70,19 @@ class Uploads:
     """Takes offers, fetches what is large, accepts or refuses."""
 
     def __init__(
-        self, desk: Desk, registry: Registry, rounds: Rounds, assignments: Assignments
+        self,
+        desk: Desk,
+        registry: Registry,
+        rounds: Rounds,
+        assignments: Assignments,
+        bids: Bids,
     ) -> None:
         self._desk = desk
         self._registry = registry
         self._rounds = rounds
         self._assignments = assignments
-        self._pulling: dict[str, tuple[str, UpdateManifest]] = {}
+        self._pulling: dict[str, tuple[str, UpdateManifest, Cost]] = {}
+        self._bids = bids
 
     def offer(self, region: str, xfer: str, frame: Frame, now_s: float) -> Iterator[Outgoing]:
         """Answer a manifest: with a receipt, or by pulling the object."""
@@ -74,13 +91,27 @@ class Uploads:
         try:
             known = self._check_identity(region, xfer, frame, offer)
             if known is None:
-                self._gate(offer)
-                yield from self._fetch(region, offer, frame, now_s)
+                _, record = self._gate(offer)
+                if record.state.is_bidding:
+                    yield from self._hear_bid(region, offer, frame, now_s)
+                else:
+                    yield from self._fetch(region, offer, frame, now_s)
                 return
             failpoint("central.receipt.repeated")
             yield self._desk.receipt(region, known)
         except WireError as error:
             yield from self._refuse(region, offer, error, now_s)
+
+    def answer_bids(self, now_s: float) -> Iterator[Outgoing]:
+        """Pull what was granted, and refuse the rest, of rounds whose grants stand."""
+        for heard in self._bids.take_due():
+            offer = heard.offer
+            failpoint("central.bid.answered")
+            try:
+                self._gate(offer)
+                yield from self._fetch(heard.region, offer, heard.frame, now_s)
+            except WireError as error:
+                yield from self._refuse(heard.region, offer, error, now_s)
 
     def chunk(
         self, region: str, xfer: str, k: int, data: bytes, now_s: float
@@ -88,13 +119,13 @@ class Uploads:
         """Take one chunk of a large update."""
         if xfer not in self._pulling or self._pulling[xfer][0] != region:
             return
-        offer = self._pulling[xfer][1]
+        _, offer, cost = self._pulling[xfer]
         try:
             progress = self._desk.puller.chunk(xfer, k, data, now_s)
         except ObjectMismatchError as error:
             yield from self._refuse(region, offer, error, now_s)
         else:
-            yield from self._advance(region, offer, progress, now_s)
+            yield from self._advance(region, offer, cost, progress, now_s)
 
     def expire(self, now_s: float) -> None:
         """Forget pulls for which nothing comes any more; their sender offers again."""
@@ -152,15 +183,34 @@ class Uploads:
         if offer.device not in record.state.cohort:
             text = f"device: {offer.device!r} is not in the cohort of round {offer.round}"
             raise UpdateRefusedError(text, "E_NOT_SELECTED")
-        if record.state.phase is not Phase.REPORTING:
-            text = f"round: {offer.round} is {record.state.phase.value}"
+        state = record.state
+        if state.grants is not None and not state.may_take(offer.device, offer.xfer):
+            text = f"round: {offer.round} granted {len(state.grants)} of {state.bids} bids"
+            raise UpdateRefusedError(text, _OVER_BUDGET, "late")
+        if state.phase is not Phase.REPORTING:
+            text = f"round: {offer.round} is {state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
         _check_plan(task, record, offer)
+        fault = memories.fault(self._desk.store, task, offer.device, offer.reference)
+        if fault is not None:
+            raise UpdateRefusedError(fault, "E_REFERENCE")
         return task, record
+
+    def _hear_bid(
+        self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
+    ) -> Iterator[Outgoing]:
+        """Note a bid; it is answered when all are there, or it is time."""
+        check_manifest(offer.object, frame.tail)
+        self._bids.put(HeardBid(region, offer, frame, read_bid(offer)))
+        failpoint("central.bid.heard")
+        self._assignments.answered(offer.task, offer.round, offer.device)
+        heard = core.BidsCollected(self._bids.bidders(offer.task, offer.round), now_s)
+        yield from self._rounds.on_event(offer.task, offer.round, heard, now_s)
 
     def _fetch(
         self, region: str, offer: UpdateManifest, frame: Frame, now_s: float
     ) -> Iterator[Outgoing]:
+        cost = cost_of(region, offer, frame)
         if offer.object.inline:
             if len(frame.tail) != offer.object.size:
                 text = f"tail: {len(frame.tail)} bytes, object.size says {offer.object.size}"
@@ -168,7 +218,7 @@ class Uploads:
             if frame.header.tail_sha256 != offer.object.sha256:
                 text = f"object.sha256: {offer.object.sha256} is not that of the tail"
                 raise UpdateRefusedError(text, "E_DIGEST")
-            yield from self._accept(region, offer, frame.tail, now_s)
+            yield from self._accept(region, offer, cost, frame.tail, now_s)
             return
 
         def ask(want: tuple[int, ...], credit: int) -> Outgoing:
@@ -177,7 +227,7 @@ class Uploads:
 
         if offer.xfer in self._pulling and self._pulling[offer.xfer][0] != region:
             self._desk.puller.forget(offer.xfer)  # its questions go where the device was before
-        self._pulling[offer.xfer] = (region, offer)
+        self._pulling[offer.xfer] = (region, offer, cost)
         try:
             started = self._desk.puller.start(offer.xfer, offer.object, frame.tail, ask, now_s)
         except PullRefusedError as error:
@@ -185,10 +235,10 @@ class Uploads:
             text = "too many transfers at the same time"
             yield self._desk.receipt(region, _not_now(offer, "E_BUSY", text, error.retry_after_s))
             return
-        yield from self._advance(region, offer, started, now_s)
+        yield from self._advance(region, offer, cost, started, now_s)
 
     def _advance(
-        self, region: str, offer: UpdateManifest, progress: PullProgress, now_s: float
+        self, region: str, offer: UpdateManifest, cost: Cost, progress: PullProgress, now_s: float
     ) -> Iterator[Outgoing]:
         yield from progress.outgoing
         if progress.completed is None:
@@ -202,18 +252,21 @@ class Uploads:
                 return
             self._gate(offer)  # the round may have ended while the chunks came
             payload = self._desk.objects.path(progress.completed).read_bytes()
-            yield from self._accept(region, offer, payload, now_s)
+            yield from self._accept(region, offer, cost, payload, now_s)
         except WireError as error:
             yield from self._refuse(region, offer, error, now_s)
             self._desk.discarded.append(progress.completed)
 
     def _accept(
-        self, region: str, offer: UpdateManifest, payload: bytes, now_s: float
+        self, region: str, offer: UpdateManifest, cost: Cost, payload: bytes, now_s: float
     ) -> Iterator[Outgoing]:
         task, _ = self._gate(offer)
         layout = self._desk.layout(task)
-        codec = create(task.submission.codec, task.submission.codec_params)
+        asked = task.submission
+        is_picked = asked.codec == AUTO
+        codec = create(*_named(offer if is_picked else asked))
         check_update(payload, layout, codec)
+        share, counted = share_of(cost, self._desk.store.traffic(offer.device))
         record = ContributionRecord(
             task=offer.task,
             round=offer.round,
@@ -226,12 +279,19 @@ class Uploads:
             accepted_s=now_s,
             payload=payload if offer.object.inline else None,
             metrics=offer.metrics,
+            uplink_wire_bytes=share.uplink_bytes,
+            downlink_wire_bytes=share.downlink_bytes,
+            reference=offer.reference,
+            codec=offer.codec if is_picked else None,
+            codec_params=offer.codec_params if is_picked else {},
         )
         if not self._desk.store.add_contribution(record):
             yield self._desk.receipt(region, _final(offer, "duplicate"))
             return
+        if counted is not None:
+            self._desk.store.save_traffic(offer.device, counted)
         failpoint("central.contribution.added")
-        self._count(task, accepted=1, uplink_bytes=offer.object.size)
+        self._count(task, accepted=1, uplink_bytes=offer.object.size, wire=share)
         failpoint("central.contribution.counted")
         self._assignments.answered(offer.task, offer.round, offer.device)
         event = core.UpdateAccepted(offer.device)
@@ -240,7 +300,13 @@ class Uploads:
         yield self._desk.receipt(region, _final(offer, "accepted"))
 
     def _count(
-        self, task: TaskRecord, *, accepted: int = 0, late: int = 0, uplink_bytes: int = 0
+        self,
+        task: TaskRecord,
+        *,
+        accepted: int = 0,
+        late: int = 0,
+        uplink_bytes: int = 0,
+        wire: Share = NOTHING,
     ) -> None:
         old = task.totals
         totals = old.model_copy(
@@ -248,6 +314,8 @@ class Uploads:
                 "updates_accepted": old.updates_accepted + accepted,
                 "late": old.late + late,
                 "uplink_bytes": old.uplink_bytes + uplink_bytes,
+                "uplink_wire_bytes": old.uplink_wire_bytes + wire.uplink_bytes,
+                "downlink_wire_bytes": old.downlink_wire_bytes + wire.downlink_bytes,
             }
         )
         self._desk.store.save_task(replace(task, totals=totals))
@@ -271,13 +339,14 @@ class Uploads:
             offer.device,
             status,
             error.code,
-            str(error)[:500],
+            str(error)[:_MAX_TEXT],
             now_s,
         )
         task = self._desk.store.task(offer.task)
         is_own = not isinstance(error, IdentityError) and error.code != "E_TRANSFER"
         is_own = is_own and error.code not in _PASSING_CODES and task is not None
-        if is_own and self._desk.store.add_refusal(refusal) and task and status == "late":
+        is_new = is_own and self._desk.store.add_refusal(refusal)
+        if is_new and task and status == "late" and error.code != _OVER_BUDGET:
             self._count(task, late=1)
             self._count_in_round(offer)
             failpoint("central.refusal.counted")
@@ -299,15 +368,32 @@ class Uploads:
 
 
 def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
+    layout = task.plan.layout_sha256 if task.plan else None
+    asked = task.submission
+    if asked.codec == AUTO:
+        _check_candidate(accuracy_of(asked.codec_params), offer)
+    codec = offer.codec if asked.codec == AUTO else asked.codec
     pairs = (
-        ("codec", offer.codec, task.submission.codec),
-        ("layout_sha256", offer.layout_sha256, task.plan.layout_sha256 if task.plan else None),
+        ("codec", offer.codec, codec),
+        ("layout_sha256", offer.layout_sha256 or layout, layout),
         ("base_model_sha256", offer.base_model_sha256, record.base_model_sha256),
     )
     for field, got, expected in pairs:
         if got != expected:
             text = f"{field}: {got!r}, the round has {expected!r}"
             raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _check_candidate(accuracy: Accuracy, offer: UpdateManifest) -> None:
+    if not is_candidate(accuracy, offer.codec, offer.codec_params):
+        named = label(offer.codec, offer.codec_params)
+        allowed = ", ".join(one.label for one in CANDIDATES[accuracy])
+        text = f"codec: {named!r}, accuracy {accuracy!r} takes one of {allowed}"
+        raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _named(one: UpdateManifest | TaskSubmission) -> tuple[str, dict[str, Parameter]]:
+    return one.codec, one.codec_params
 
 
 def _duplicate(offer: UpdateManifest, known: ContributionRecord) -> Receipt:

@@ -10,12 +10,14 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.adapters.job_encoding import Encoded, Encoder
+from device_agent.adapters.model_rebuild import rebuild
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
@@ -33,11 +35,12 @@ from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
+from updates.choice import AUTO, Candidate, Choice, Circumstances, accuracy_of, choose
 from updates.codecs.registry import create
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 from updates.model_file import decode_model
-from updates.pipeline import encode_update
+from updates.pipeline import l2_norm
 
 F32 = NDArray[np.float32]
 
@@ -66,10 +69,11 @@ class JobRun:
         data: Its data sources by name.
         objects: Where global models lie.
         trainer_for: Returns the trainer of one job, by its plan and the name of its backend.
-        scratch: Where a large update lies until the loop takes it over; on the file system of
-            ``objects``.
+        scratch: Where a large update or memory lies until the loop takes it over; on the file
+            system of ``objects``.
         states: Keeps optimizers' states for tasks that ask for it.
         clock: Seconds, never jumping.
+        max_update_bytes: The longest update that the owner allows; None: any.
     """
 
     device: str
@@ -79,11 +83,15 @@ class JobRun:
     scratch: Path
     states: OptimizerStates
     clock: Callable[[], float] = time.monotonic
+    max_update_bytes: int | None = None
 
     def run(
         self, work: Work, progress: Callable[[float], None], should_stop: Callable[[], bool]
     ) -> EncodedUpdate:
         """Train and encode; the same work always gives the same bytes.
+
+        With codec ``auto`` the same codec gives the same bytes; which one is taken depends on how
+        long the training took.
 
         Args:
             work: The job.
@@ -92,17 +100,23 @@ class JobRun:
 
         Raises:
             JobError: The job cannot be done.
+            RebuildError: The model is not here, and what should lead to it does not.
             TrainingError: The trainer gave up, or was told to stop.
         """
         began_s = self.clock()
         seed = round_seed(work.key.task, work.key.round, self.device, work.plan.training.seed)
         failpoint("device.training.begun")
+        self._find_model(work, should_stop)
         layout, result = self._train(work, seed, progress, should_stop)
         failpoint("device.training.done")
-        payload = _encode(work.plan, layout, result.delta, seed)
+        choice = self._choice(work, layout, self.clock() - began_s)
+        if choice is not None:
+            work = _with_codec(work, choice.candidate)
+        encoded = self._encode(work, layout, result, seed)
+        payload = self._checked(encoded.payload)
         failpoint("device.update.encoded")
         manifest, digests = describe(payload)
-        inline = manifest.size <= MAX_INLINE_BYTES
+        inline = manifest.size <= MAX_INLINE_BYTES and not work.plan.bids
         file = None if inline else _write(payload, self.scratch)
         return EncodedUpdate(
             manifest=manifest.model_copy(update={"inline": inline}),
@@ -110,8 +124,55 @@ class JobRun:
             file=file,
             num_examples=result.num_examples,
             metrics=_finite(result.metrics),
-            train_s=self.clock() - began_s,
+            train_s=round(self.clock() - began_s, 3),
+            reference=encoded.reference,
+            memory=encoded.memory,
+            choice=None if choice is None else choice.candidate,
+            choice_reason=None if choice is None else choice.reason,
+            gain=_gain(work.plan, layout, payload) if work.plan.bids else None,
         )
+
+    def _choice(self, work: Work, layout: Layout, train_s: float) -> Choice | None:
+        """Return the codec for a task that leaves it to its devices; None: it names one."""
+        if work.plan.codec != AUTO:
+            return None
+        limit = self.max_update_bytes
+        seen = Circumstances(layout.size, train_s, work.rate_bytes_s, limit)
+        try:
+            return choose(accuracy_of(work.plan.codec_params), seen)
+        except CodecParameterError as error:
+            raise JobError(Refusal("codec", str(error))) from error
+
+    def _checked(self, payload: bytes) -> bytes:
+        if self.max_update_bytes is not None and len(payload) > self.max_update_bytes:
+            reason = (
+                f"max_update_bytes: the update has {len(payload)} bytes, "
+                f"at most {self.max_update_bytes} are allowed"
+            )
+            raise JobError(Refusal("policy", reason))
+        return payload
+
+    def _encode(self, work: Work, layout: Layout, result: TrainingResult, seed: int) -> Encoded:
+        rng = np.random.default_rng((seed, _ENCODING))
+        encoder = Encoder(self.objects, self.scratch)
+        try:
+            return encoder.encode(work, layout, result.delta, result.num_examples, rng)
+        except CodecParameterError as error:
+            raise JobError(Refusal("codec", str(error))) from error
+        except PayloadError as error:
+            raise JobError(Refusal("training", str(error))) from error
+        except OSError as error:
+            reason = f"the task's memory cannot be written: {error}"
+            raise JobError(Refusal("storage", reason)) from error
+
+    def _find_model(self, work: Work, should_stop: Callable[[], bool]) -> None:
+        """Make the model of an older one where deltas lead to it and it is not here."""
+        if work.base_sha256 is None or self.objects.has(work.model_sha256):
+            return
+        try:
+            rebuild(self.objects, work, self.scratch, should_stop)
+        except OSError as error:
+            raise JobError(Refusal("storage", f"the model cannot be written: {error}")) from error
 
     def _train(
         self,
@@ -160,15 +221,15 @@ def _model(path: Path, plan: TrainingPlan) -> tuple[Layout, F32]:
     return layout, parameters
 
 
-def _encode(plan: TrainingPlan, layout: Layout, delta: F32, seed: int) -> bytes:
-    rng = np.random.default_rng((seed, _ENCODING))
-    try:
-        codec = create(plan.codec, plan.codec_params)
-        return encode_update(delta, layout, codec, rng, plan.privacy.clip_norm)
-    except CodecParameterError as error:
-        raise JobError(Refusal("codec", str(error))) from error
-    except PayloadError as error:
-        raise JobError(Refusal("training", str(error))) from error
+def _with_codec(work: Work, one: Candidate) -> Work:
+    named = {"codec": one.codec_id, "codec_params": dict(one.params)}
+    return replace(work, plan=work.plan.model_copy(update=named))
+
+
+def _gain(plan: TrainingPlan, layout: Layout, payload: bytes) -> float:
+    """Return the squared norm of what central would decode."""
+    decoded = create(plan.codec, plan.codec_params).decode(payload, layout)
+    return l2_norm(decoded) ** 2
 
 
 def _write(payload: bytes, scratch: Path) -> Path:
@@ -190,4 +251,5 @@ def _write(payload: bytes, scratch: Path) -> Path:
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    """Return the finite ones with six significant digits: each digit more is a byte sent."""
+    return {name: float(f"{value:.6g}") for name, value in metrics.items() if math.isfinite(value)}

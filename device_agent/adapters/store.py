@@ -6,26 +6,37 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from device_agent.core.job import BEFORE_UPLOAD, ENDED, Job, JobKey, JobState, Refusal
 from device_agent.core.quota import Owed
 from device_agent.service.records import JobRecord, Outcome
-from schemas.messages import ObjectManifest, TrainingPlan
+from schemas.messages import LazyTerms, ModelDelta, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 6
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
     2: "ALTER TABLE jobs ADD COLUMN receipt TEXT",
     3: "ALTER TABLE jobs ADD COLUMN graph TEXT; ALTER TABLE jobs ADD COLUMN graph_digests BLOB; "
     "CREATE INDEX jobs_created ON jobs (created_s)",
+    4: "ALTER TABLE jobs ADD COLUMN reference INTEGER NOT NULL DEFAULT 0; "
+    "ALTER TABLE jobs ADD COLUMN lazy TEXT; "
+    "CREATE TABLE memories (task TEXT NOT NULL, round INTEGER NOT NULL, sha256 TEXT NOT NULL, "
+    "payload BLOB, error REAL NOT NULL, clock INTEGER NOT NULL, created_s REAL NOT NULL, "
+    "PRIMARY KEY (task, round))",
+    5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
+    "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
+    6: "ALTER TABLE jobs ADD COLUMN deltas TEXT; ALTER TABLE jobs ADD COLUMN delta_digests BLOB",
 }
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
-    "created_s, settled, receipt, graph, graph_digests"
+    "created_s, settled, receipt, graph, graph_digests, reference, lazy, deltas, delta_digests"
 )
+_DELTAS = TypeAdapter(tuple[ModelDelta, ...])
 
 
 def open_store(path: Path) -> sqlite3.Connection:
@@ -81,6 +92,18 @@ class SqliteJobStore:
         (newest,) = self._connection.execute(query, (task,)).fetchone()
         return None if newest is None else int(newest)
 
+    def bids_lost(self, task: str, before_round: int) -> int:
+        """Return how many updates in a row, before a round of a task, were not accepted."""
+        query = (
+            "SELECT count(*) FROM jobs WHERE task = :task AND round < :round "
+            "AND xfer IS NOT NULL AND round > (SELECT coalesce(max(round), -1) FROM jobs "
+            "WHERE task = :task AND round < :round "
+            "AND (receipt IN ('accepted', 'duplicate') OR settled = 'counted'))"
+        )
+        values = {"task": task, "round": before_round}
+        (count,) = self._connection.execute(query, values).fetchone()
+        return int(count)
+
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
         self._connection.execute(
@@ -106,6 +129,18 @@ class SqliteJobStore:
         )
         distinct = dict.fromkeys(text for (text,) in rows)
         return [ObjectManifest.model_validate_json(text) for text in distinct]
+
+    def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
+        """Return task and model of the newest jobs whose task sends deltas, newest first.
+
+        Cancelled ones are left out.
+        """
+        rows = self._connection.execute(
+            "SELECT task, model FROM jobs WHERE json_extract(plan, '$.downlink') IS NOT NULL"
+            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT ?",
+            (limit,),
+        )
+        return [(task, ObjectManifest.model_validate_json(text)) for task, text in rows]
 
     def offered_objects(self) -> frozenset[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
@@ -170,12 +205,17 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         record.receipt,
         None if record.graph is None else record.graph.model_dump_json(),
         record.graph_digests,
+        record.reference,
+        None if record.lazy is None else record.lazy.model_dump_json(),
+        _DELTAS.dump_json(record.deltas).decode() if record.deltas else None,
+        record.delta_digests,
     )
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     task, number, state, code, reason, starts, xfer, plan, model, *rest = row
-    digests, deadline_s, created_s, settled, receipt, graph, graph_digests = rest
+    digests, deadline_s, created_s, settled, receipt, *more = rest
+    graph, graph_digests, reference, lazy, deltas, delta_digests = more
     cause = None if code is None else Refusal(code, reason)
     return JobRecord(
         job=Job(JobKey(task, number), JobState(state), cause, starts, xfer),
@@ -188,4 +228,8 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         receipt=receipt,
         graph=None if graph is None else ObjectManifest.model_validate_json(graph),
         graph_digests=graph_digests or b"",
+        reference=int(reference),
+        lazy=None if lazy is None else LazyTerms.model_validate_json(lazy),
+        deltas=_DELTAS.validate_json(deltas) if deltas else (),
+        delta_digests=delta_digests or b"",
     )

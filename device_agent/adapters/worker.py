@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from device_agent.adapters.job_run import JobError, JobRun
+from device_agent.adapters.model_rebuild import RebuildError
 from device_agent.core.job import Refusal
 from device_agent.service.ports import (
+    RebuildFailed,
     TrainingError,
     TrainingFailed,
     TrainingFinished,
@@ -65,7 +67,7 @@ class TrainingWorker:
         """Make this the work in hand; see ``Worker.assign``."""
         current = self._current
         if current is not None:
-            if work is not None and work.key == current.work.key:
+            if work is not None and _is_same(work, current.work):
                 return
             current.stop.set()
         self._current = None if work is None else _Order(work)
@@ -101,12 +103,10 @@ class TrainingWorker:
             update = self._job_run.run(work, self._reporter(order), order.stop.is_set)
         except TrainingStoppedError:
             return None
-        except JobError as error:
-            return TrainingFailed(work.key, error.cause)
-        except TrainingError as error:
-            return TrainingFailed(work.key, Refusal("training", str(error)))
-        except MemoryError:
-            return TrainingFailed(work.key, Refusal("memory", "the memory did not suffice"))
+        except RebuildError as error:
+            return RebuildFailed(work.key, str(error))
+        except (JobError, TrainingError, MemoryError) as error:
+            return TrainingFailed(work.key, _cause(error))
         except Exception as error:  # noqa: BLE001 - the thread outlives any fault of a trainer
             _LOG.error("training_crashed", task=work.key.task, exc_info=error)
             reason = f"{type(error).__name__}: {error}"
@@ -125,3 +125,16 @@ class TrainingWorker:
                 self._events.put(event)
 
         return report
+
+
+def _cause(error: JobError | TrainingError | MemoryError) -> Refusal:
+    if isinstance(error, JobError):
+        return error.cause
+    if isinstance(error, TrainingError):
+        return Refusal("training", str(error))
+    return Refusal("memory", "the memory did not suffice")
+
+
+def _is_same(one: Work, other: Work) -> bool:
+    """Tell whether it is the same job in the same start, whatever has come since then."""
+    return (one.key, one.start) == (other.key, other.start)

@@ -16,6 +16,11 @@ class ModelArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelLost:
+    """What was to lead to the model does not; it must be found anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """A share of the training is done, 0 to 1."""
 
@@ -78,7 +83,14 @@ class Restarted:
 
 #: What matters only while the update does not exist yet.
 WorkEvent = (
-    ModelAwaited | ModelArrived | Progressed | UpdateStored | WorkFailed | Overtaken | Restarted
+    ModelAwaited
+    | ModelArrived
+    | ModelLost
+    | Progressed
+    | UpdateStored
+    | WorkFailed
+    | Overtaken
+    | Restarted
 )
 JobEvent = WorkEvent | Receipted | Cancelled | Dropped | AssignedAgain
 

@@ -16,6 +16,7 @@
 3. A restart begins again before ``uploading``; training is deterministic, its bytes are the same.
 4. Training that was begun ``MAX_STARTS`` times without an end is given up: it is what ends the
    program. A start after an end in order does not count.
+5. A model that its deltas do not give is found anew, from any state before ``uploading``.
 """
 
 from dataclasses import replace
@@ -32,6 +33,7 @@ from device_agent.core.job_events import (
     JobEvent,
     ModelArrived,
     ModelAwaited,
+    ModelLost,
     OfferAgain,
     Overtaken,
     Progressed,
@@ -82,8 +84,8 @@ def transition(job: Job, event: JobEvent) -> Step:
 def _work(job: Job, event: WorkEvent) -> Step:
     step: Step = (job, ())
     match event:
-        case Restarted(was_clean):
-            step = _restart(job, was_clean=was_clean)
+        case Restarted() | ModelLost():
+            step = _restart(job, was_clean=isinstance(event, Restarted) and event.was_clean)
         case ModelAwaited():
             step = _await_model(job)
         case ModelArrived():

@@ -28,6 +28,9 @@ class LocalPolicy(PersonMessage):
         default=None, ge=1, description="examples seen in one job, each time counted"
     )
     quiet_hours: str | None = Field(default=None, description="HH:MM-HH:MM local: no new jobs")
+    max_update_bytes: int | None = Field(
+        default=None, ge=1, description="of one encoded update; auto picks a codec below it"
+    )
     min_free_memory_mb: int = Field(default=0, ge=0, description="MiB left free beside a job")
 
     @field_validator("quiet_hours")

@@ -9,8 +9,10 @@ from device_agent.core.job_events import Progressed, WorkFailed
 from device_agent.service.births import Births
 from device_agent.service.downloads import Downloads
 from device_agent.service.jobs import Jobs
+from device_agent.service.needs import Needs
 from device_agent.service.ports import (
     Boots,
+    RebuildFailed,
     TrainingFailed,
     TrainingFinished,
     TrainingProgressed,
@@ -22,6 +24,7 @@ from device_agent.service.records import JobStore
 from device_agent.service.settlements import settle
 from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.uploads import Uploads
 from device_agent.service.wire import Wire
 from schemas.envelope import Frame, decode_frame
@@ -44,7 +47,8 @@ class Parts:
 
     Attributes:
         set_will: Replaces the session's Will, which carries the boot, from the next connection on.
-        graph_bytes: Most bytes of training graphs kept for rounds to come.
+        graph_bytes: Most bytes of training graphs, and of models that deltas will need, kept for
+            rounds to come.
     """
 
     wire: Wire
@@ -52,9 +56,11 @@ class Parts:
     questions: Questions
     statuses: Statuses
     jobs: Jobs
+    needs: Needs
     downloads: Downloads
     uploads: Uploads
     surroundings: Surroundings
+    traffic: WorkTraffic
     store: JobStore
     objects: ObjectStore
     worker: Worker
@@ -96,7 +102,7 @@ class Agent:
         match event:
             case MessageArrived(topic_name=name, payload=payload):
                 return self._message(name, payload, now_s)
-            case TrainingProgressed() | TrainingFinished() | TrainingFailed():
+            case TrainingProgressed() | TrainingFinished() | TrainingFailed() | RebuildFailed():
                 return self._worked(event, now_s)
             case Connected():
                 return self._connected(now_s)
@@ -111,8 +117,11 @@ class Agent:
         parts = self._parts
         if not self._is_connected:
             return []
+        beat = parts.births.due(now_s)
+        if beat:
+            parts.traffic.heartbeat(is_idle=not parts.store.unfinished(1))
         return [
-            *parts.births.due(now_s),
+            *beat,
             *parts.questions.due(now_s),
             *parts.statuses.due(now_s),
             *parts.uploads.due(now_s),
@@ -141,10 +150,12 @@ class Agent:
             return
         parts.worker.assign(parts.jobs.work())
         failpoint("device.work.assigned")
-        wanted = parts.jobs.wanted_objects()
+        wanted = parts.needs.wanted()
         parts.downloads.forget_all_but(wanted)
-        graphs = graphs_to_keep(parts.store.newest_graphs(GRAPHS_LOOKED_AT), parts.graph_bytes)
-        parts.objects.keep_only({*wanted, *graphs, *parts.store.offered_objects()})
+        newest = [*parts.needs.models_to_keep(), *parts.store.newest_graphs(GRAPHS_LOOKED_AT)]
+        graphs = graphs_to_keep(newest, parts.graph_bytes)
+        offered, memories = parts.store.offered_objects(), parts.jobs.memory_objects()
+        parts.objects.keep_only({*wanted, *graphs, *offered, *memories})
         failpoint("device.files.trimmed")
         parts.jobs.has_changed = False
 
@@ -164,11 +175,13 @@ class Agent:
                 return jobs.trained(key, update, now_s)
             case TrainingFailed(key, cause):
                 return jobs.worked(key, WorkFailed(cause), now_s)
+            case RebuildFailed(key, reason):
+                return jobs.rebuild_failed(key, reason, now_s)
 
     def _connected(self, now_s: float) -> list[Outgoing]:
         parts = self._parts
         self._is_connected = True
-        parts.jobs.tell()
+        parts.jobs.tell(now_s)
         failpoint("device.birth.due")
         return [
             parts.births.birth(now_s),
@@ -211,6 +224,7 @@ class Agent:
             return []
         if topic.address == own:
             self._parts.questions.answered(now_s)
+        self._parts.traffic.busy()
         outgoing = self._parts.jobs.assign(assignment, frame.tail, now_s)
         self._mind_downloads(now_s)
         return outgoing
@@ -260,8 +274,10 @@ class Agent:
     def _rebirth(self, seen: int | None, now_s: float) -> Outgoing:
         parts = self._parts
         if seen is not None:
-            parts.wire.frames.boot = parts.boots.adopt(seen)
+            boot, parts.wire.frames.boot = parts.wire.frames.boot, parts.boots.adopt(seen)
             failpoint("device.boot.adopted")
+            if boot != parts.wire.frames.boot:
+                parts.traffic.new_boot()
             parts.set_will(parts.births.death(LOST))
         return parts.births.birth(now_s)
 

@@ -52,8 +52,20 @@ class Downloads:
         """Tell whether a model or graph is there and whole."""
         return self._objects.intact(sha256)
 
-    def begin(self, manifest: ObjectManifest, digests: bytes, now_s: float) -> PullProgress:
+    def has(self, sha256: str) -> bool:
+        """Tell whether a file of that name is there; what is in it shows when it is used."""
+        return self._objects.has(sha256)
+
+    def begin(
+        self, manifest: ObjectManifest, digests: bytes, now_s: float, *, is_cast: bool = True
+    ) -> PullProgress:
         """Begin to fetch a model or graph; one that is being fetched already goes on.
+
+        Args:
+            manifest: What to fetch.
+            digests: Of its chunks.
+            now_s: Now, seconds.
+            is_cast: Whether the gateway multicasts it unasked, so that listening comes first.
 
         Raises:
             PayloadError: Manifest and digests do not fit together.
@@ -64,7 +76,7 @@ class Downloads:
             digests,
             self._asker(manifest.sha256),
             now_s,
-            patience_s=PATIENCE_S,
+            patience_s=PATIENCE_S if is_cast else 0.0,
             durable=False,
         )
 

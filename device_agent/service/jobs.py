@@ -6,7 +6,6 @@ from dataclasses import replace
 import structlog
 from typing_extensions import assert_never
 
-from device_agent.core.backend import needs_graph
 from device_agent.core.job import Job, JobKey, JobState, Refusal
 from device_agent.core.job_events import (
     AssignedAgain,
@@ -17,6 +16,7 @@ from device_agent.core.job_events import (
     JobEvent,
     ModelArrived,
     ModelAwaited,
+    ModelLost,
     OfferAgain,
     Overtaken,
     Receipted,
@@ -29,6 +29,8 @@ from device_agent.core.job_events import (
 )
 from device_agent.core.jobs import accept, reject, transition
 from device_agent.service.downloads import Downloads
+from device_agent.service.memories import Memories
+from device_agent.service.needs import Needs
 from device_agent.service.ports import EncodedUpdate, Work
 from device_agent.service.records import JobRecord, JobStore
 from device_agent.service.room import Room
@@ -36,10 +38,11 @@ from device_agent.service.statuses import Statuses
 from device_agent.service.surroundings import Surroundings
 from device_agent.service.uploads import Uploads
 from schemas.errors import PayloadError
-from schemas.messages import Assignment, ObjectManifest, ReceiptStatus
+from schemas.messages import Assignment, ReceiptStatus
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.outbox import OutboxEntry
+from updates.choice import AUTO
 
 _LOG = structlog.get_logger()
 _MAX_TOLD = 64
@@ -63,6 +66,8 @@ class Jobs:
         uploads: Uploads,
         room: Room,
         surroundings: Surroundings,
+        memories: Memories,
+        needs: Needs,
     ) -> None:
         self.has_changed = True
         self._room = room
@@ -71,6 +76,8 @@ class Jobs:
         self._downloads = downloads
         self._uploads = uploads
         self._surroundings = surroundings
+        self._memories = memories
+        self._needs = needs
 
     def assign(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         """Take or refuse a job; one that is known is answered with its latest status.
@@ -100,15 +107,28 @@ class Jobs:
 
     def object_arrived(self, sha256: str, now_s: float) -> list[Outgoing]:
         """Go on with the jobs that waited for a model or graph and now have all they need."""
-        waiting = [one for one in self._waiting_for(sha256) if not self._missing(one)]
+        waiting = [one for one in self._needs.waiting_for(sha256) if not self._needs.missing(one)]
         failpoint("device.model.arrived")
         return [out for one in waiting for out in self.apply(one, ModelArrived(), now_s)]
 
     def object_failed(self, sha16: str, reason: str, now_s: float) -> list[Outgoing]:
-        """Give up the jobs whose model or graph is not what its manifest says."""
-        waiting = self._waiting_for(sha16)
+        """Give up the jobs whose model or graph is not what its manifest says.
+
+        Without a delta that is not, a job pulls its whole model instead.
+        """
         event = WorkFailed(Refusal("model", reason))
-        return [out for one in waiting for out in self.apply(one, event, now_s)]
+        outgoing: list[Outgoing] = []
+        for one in self._needs.waiting_for(sha16):
+            if any(delta.object.sha256.startswith(sha16) for delta in one.deltas):
+                outgoing += self._without_deltas(one, reason, now_s)
+            else:
+                outgoing += self.apply(one, event, now_s)
+        return outgoing
+
+    def rebuild_failed(self, key: JobKey, reason: str, now_s: float) -> list[Outgoing]:
+        """Pull a job's whole model: its deltas did not give it."""
+        record = self._in_training(key)
+        return [] if record is None else self._without_deltas(record, reason, now_s)
 
     def worked(self, key: JobKey, event: JobEvent, now_s: float) -> list[Outgoing]:
         """Put a job through what the training thread tells of it."""
@@ -119,9 +139,10 @@ class Jobs:
         """Store a job's update for the upload."""
         record = self._in_training(key)
         if record is None:
-            self._uploads.discard(update)
+            self._discard(update)
             return []
-        xfer = self._uploads.add(record, update, now_s)
+        self._tell_choice(key, update)
+        xfer = self._store_update(record, update, now_s)
         failpoint("device.update.stored")
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
@@ -146,6 +167,8 @@ class Jobs:
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
         """Stop all jobs of a task."""
         records = self._store.of_task(task)
+        self._memories.forget(task)
+        self.has_changed = True  # their files go after the commit
         failpoint("device.job.cancelled")
         return [out for record in records for out in self.apply(record, Cancelled(), now_s)]
 
@@ -159,38 +182,59 @@ class Jobs:
     def resume(self, now_s: float, *, was_clean: bool) -> None:
         """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
+        self._memories.forget_old(now_s - _ENDED_KEPT_S)
         for record in self._store.active():
             self.apply(record, Restarted(was_clean), now_s)
         self._make_room(now_s)
         failpoint("device.jobs.resumed")
 
-    def tell(self) -> None:
+    def tell(self, now_s: float) -> None:
         """Say again how far each job is that goes on."""
         for key in self._store.unfinished(_MAX_TOLD):
             record = self._store.get(key)
             if record is not None:
-                self._statuses.put(record.job)
+                self._statuses.put(record.job, now_s)
 
     def work(self) -> Work | None:
         """Return what the training thread should have in hand."""
         for record in self._store.active():
             if record.job.state is JobState.TRAINING:
-                return self._work_of(record)
+                return self._with_memory(self._needs.work_of(record), record)
         return None
 
-    def wanted_objects(self) -> frozenset[str]:
-        """Return the SHA-256 of each model and graph that a job still needs."""
-        return frozenset(
-            manifest.sha256
-            for record in self._store.active()
-            for manifest, _ in self._needed(record)
-        )
+    def memory_objects(self) -> frozenset[str]:
+        """Return the SHA-256 of each memory that is an object."""
+        return self._memories.objects()
+
+    def _store_update(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+        """Store an update and what it leaves for the next round; None: a file of theirs is gone.
+
+        A memory without its update does no harm: its round is never counted.
+        """
+        memory = update.memory
+        if memory is not None and not self._memories.keep(record.key, memory, now_s):
+            self._discard(update)
+            return None
+        clock = self._store.bids_lost(record.key.task, record.key.round)
+        return self._uploads.add(record, update, clock, now_s)
+
+    def _tell_choice(self, key: JobKey, update: EncodedUpdate) -> None:
+        if update.choice is not None and update.choice_reason is not None:
+            label, reason = update.choice.label, update.choice_reason
+            _LOG.info("codec_chosen", task=key.task, round=key.round, codec=label, reason=reason)
+            self._statuses.explain(key, label, reason)
+
+    def _discard(self, update: EncodedUpdate) -> None:
+        self._uploads.discard(update)
+        if update.memory is not None:
+            self._memories.discard(update.memory)
 
     def _accept(self, assignment: Assignment, tail: bytes, now_s: float) -> list[Outgoing]:
         if fault := assignment.fault(len(tail)):
             raise PayloadError(fault)
         own, graph_digests = assignment.split(tail)
         model, digests = self._downloads.admit(assignment.model, own)
+        deltas, delta_digests = self._needs.admit_deltas(assignment, tail)
         failpoint("device.job.admitted")
         job, instructions = accept(JobKey(assignment.task, assignment.round))
         plan = self._surroundings.cut(assignment.plan)
@@ -203,6 +247,10 @@ class Jobs:
             created_s=now_s,
             graph=assignment.graph,
             graph_digests=graph_digests,
+            reference=self._memories.take_up(assignment),
+            lazy=assignment.lazy,
+            deltas=deltas,
+            delta_digests=delta_digests,
         )
         return self._begin(record, instructions, now_s)
 
@@ -268,7 +316,7 @@ class Jobs:
     def _do(self, record: JobRecord, instruction: Instruction, now_s: float) -> list[Outgoing]:
         match instruction:
             case Report(progress):
-                self._statuses.put(record.job, progress)
+                self._statuses.put(record.job, now_s, progress)
                 return []
             case FindModel():
                 return self._find_model(record, now_s)
@@ -281,36 +329,27 @@ class Jobs:
 
     def _find_model(self, record: JobRecord, now_s: float) -> list[Outgoing]:
         begun = [
-            self._downloads.begin(manifest, digests, now_s)
-            for manifest, digests in self._missing(record)
+            self._downloads.begin(manifest, digests, now_s, is_cast=record.is_cast(manifest))
+            for manifest, digests in self._needs.missing(record)
         ]
         is_whole = all(progress.completed is not None for progress in begun)
         event = ModelArrived() if is_whole else ModelAwaited()
         asked = [out for progress in begun for out in progress.outgoing]
         return [*self.apply(record, event, now_s), *asked]
 
-    def _work_of(self, record: JobRecord) -> Work:
-        backend = self._backend(record)
-        graph = record.graph if needs_graph(record.plan, backend) else None
-        sha256 = None if graph is None else graph.sha256
-        return Work(record.key, record.plan, record.model.sha256, backend or "none", sha256)
+    def _with_memory(self, work: Work, record: JobRecord) -> Work:
+        return replace(
+            work,
+            reference=record.reference,
+            memory=self._memories.of(record.key.task, record.reference),
+            lazy=record.lazy,
+            rate_bytes_s=self._uploads.rate_bytes_s() if record.plan.codec == AUTO else None,
+        )
 
-    def _backend(self, record: JobRecord) -> str | None:
-        return self._surroundings.backend(record.plan, has_graph=record.graph is not None)
-
-    def _needed(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
-        """Return what a job needs before it can train: manifests and their chunks' digests."""
-        model = (record.model, record.digests)
-        if record.graph is None or not needs_graph(record.plan, self._backend(record)):
-            return [model]
-        return [model, (record.graph, record.graph_digests)]
-
-    def _missing(self, record: JobRecord) -> list[tuple[ObjectManifest, bytes]]:
-        return [one for one in self._needed(record) if not self._downloads.is_here(one[0].sha256)]
-
-    def _waiting_for(self, sha256_prefix: str) -> list[JobRecord]:
-        return [
-            record
-            for record in self._store.active()
-            if any(one.sha256.startswith(sha256_prefix) for one, _ in self._needed(record))
-        ]
+    def _without_deltas(self, record: JobRecord, reason: str, now_s: float) -> list[Outgoing]:
+        _LOG.warning(
+            "deltas_left_out", task=record.key.task, round=record.key.round, reason=reason
+        )
+        record = replace(record, deltas=(), delta_digests=b"")
+        self._save(record)
+        return self.apply(record, ModelLost(), now_s)

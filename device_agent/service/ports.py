@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from device_agent.core.job import JobKey, Refusal
 from learning.data.dataset import Dataset
-from schemas.messages import Capabilities, ObjectManifest, TrainingPlan
+from schemas.messages import Capabilities, LazyTerms, ObjectManifest, TrainingPlan
+from updates.choice import Candidate
 from updates.layout import Layout
 
 F32 = NDArray[np.float32]
@@ -90,6 +91,25 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What a round of this device has left for the next one: a vector, and two numbers beside it.
+
+    Attributes:
+        sha256: Of the vector as float32, little endian.
+        payload: The vector's bytes when they are few; else they are an object, or ``file``.
+        file: Where they lie before the store takes them over: a file that is on disk.
+        error: In a lazy task, squared norm of what the last quantization left out.
+        clock: In a lazy task, how often in a row the device has skipped.
+    """
+
+    sha256: str
+    payload: bytes | None = None
+    file: Path | None = None
+    error: float = 0.0
+    clock: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One job for the training thread.
 
@@ -99,6 +119,13 @@ class Work:
         model_sha256: The global model, in the object store.
         backend: What to train with.
         graph_sha256: The training graph, in the object store, where the job needs it.
+        reference: The round whose memory the job builds on; 0: on none.
+        memory: That memory.
+        lazy: What central told for the rule of skipping, in a lazy task.
+        rate_bytes_s: What the link carried at least, of late; None: not known.
+        base_sha256: The model that ``deltas`` begin from, where the model is not here yet.
+        deltas: What makes the model of it, in the object store, the oldest first.
+        start: How often the job was begun; the same job with another start is other work.
     """
 
     key: JobKey
@@ -106,6 +133,13 @@ class Work:
     model_sha256: str
     backend: str
     graph_sha256: str | None = None
+    reference: int = 0
+    memory: Memory | None = None
+    lazy: LazyTerms | None = None
+    rate_bytes_s: float | None = None
+    base_sha256: str | None = None
+    deltas: tuple[str, ...] = ()
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +153,11 @@ class EncodedUpdate:
         num_examples: Distinct examples trained on.
         metrics: As measured while training; all finite.
         train_s: How long training and encoding took.
+        reference: The round whose memory it builds on; 0: on none.
+        memory: What to hold for the next round if this one is counted; None: nothing.
+        choice: The codec that was picked, in a task whose codec is ``auto``.
+        choice_reason: Why.
+        gain: Squared norm of the decoded update, where its round has an uplink budget.
     """
 
     manifest: ObjectManifest
@@ -127,6 +166,11 @@ class EncodedUpdate:
     num_examples: int
     metrics: dict[str, float]
     train_s: float
+    reference: int = 0
+    memory: Memory | None = None
+    choice: Candidate | None = None
+    choice_reason: str | None = None
+    gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +197,15 @@ class TrainingFailed:
     cause: Refusal
 
 
-WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed
+@dataclass(frozen=True, slots=True)
+class RebuildFailed:
+    """A job's model could not be made of an older one; the job has not begun to train."""
+
+    key: JobKey
+    reason: str
+
+
+WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed | RebuildFailed
 
 
 class Worker(Protocol):

@@ -1,12 +1,21 @@
 """Jobs as they are stored, and the port of their store."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_agent.core.job import Job, JobKey
+from device_agent.core.link import Upload
 from device_agent.core.quota import Owed
-from schemas.messages import ObjectManifest, ReceiptStatus, TrainingPlan
+from device_agent.service.ports import Memory
+from schemas.messages import (
+    LazyTerms,
+    ModelDelta,
+    ObjectManifest,
+    ReceiptStatus,
+    TrainingPlan,
+    cut_tail,
+)
 
 Outcome = Literal["counted", "discarded"]
 
@@ -25,6 +34,10 @@ class JobRecord:
         settled: What became of the update, once central has said so.
         receipt: Status of the update's final receipt, stored as its outbox row is removed.
         graph: The task's training graph, where it has one, with its chunks' digests.
+        reference: The round whose memory it builds on; 0: on none.
+        lazy: What central told for the rule of skipping, in a lazy task.
+        deltas: What leads from older models to this one, the oldest first; never inline.
+        delta_digests: SHA-256 of each of their chunks, one delta after another.
     """
 
     job: Job
@@ -37,11 +50,25 @@ class JobRecord:
     receipt: ReceiptStatus | None = None
     graph: ObjectManifest | None = None
     graph_digests: bytes = b""
+    reference: int = 0
+    lazy: LazyTerms | None = None
+    deltas: tuple[ModelDelta, ...] = ()
+    delta_digests: bytes = b""
 
     @property
     def key(self) -> JobKey:
         """Task and round."""
         return self.job.key
+
+    def is_cast(self, manifest: ObjectManifest) -> bool:
+        """Tell whether gateways multicast an object unasked: of model and deltas the newest."""
+        left_out = [self.model, *(one.object for one in self.deltas)][:-1]
+        return manifest not in left_out
+
+    def digests_of(self, delta: ModelDelta) -> bytes:
+        """Return the digests of one delta's chunks."""
+        objects = [one.object for one in self.deltas]
+        return cut_tail(objects, self.delta_digests)[self.deltas.index(delta)]
 
 
 class JobStore(Protocol):
@@ -65,6 +92,9 @@ class JobStore(Protocol):
     def newest_round(self, task: str) -> int | None:
         """Return the newest round known of a task, ended or not."""
 
+    def bids_lost(self, task: str, before_round: int) -> int:
+        """Return how many updates in a row, before a round of a task, were not accepted."""
+
     def settle(self, task: str, round_number: int, outcome: Outcome) -> None:
         """Note what became of an update; a job that is not known is no error."""
 
@@ -74,6 +104,12 @@ class JobStore(Protocol):
     def newest_graphs(self, limit: int) -> list[ObjectManifest]:
         """Return the training graphs of the newest jobs, newest first, cancelled ones left out."""
 
+    def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
+        """Return task and model of the newest jobs whose task sends deltas, newest first.
+
+        Cancelled ones are left out.
+        """
+
     def offered_objects(self) -> Collection[str]:
         """Return the SHA-256 of every object that an outbox row offers."""
 
@@ -82,3 +118,35 @@ class JobStore(Protocol):
 
     def forget_ended(self, before_s: float) -> int:
         """Remove ended jobs that came before ``before_s``; return how many."""
+
+
+class MemoryStore(Protocol):
+    """Memories on disk; every method runs inside the caller's transaction."""
+
+    def get(self, key: JobKey) -> Memory | None:
+        """Return what a round has left, or None."""
+
+    def save(self, key: JobKey, memory: Memory, now_s: float) -> None:
+        """Insert or replace what a round has left."""
+
+    def keep_only(self, key: JobKey) -> None:
+        """Remove what all other rounds of the task have left."""
+
+    def forget(self, task: str) -> None:
+        """Remove all of a task."""
+
+    def forget_old(self, before_s: float) -> None:
+        """Remove what was left before ``before_s``."""
+
+    def objects(self) -> Collection[str]:
+        """Return the SHA-256 of every memory that is an object."""
+
+
+class UploadTimes(Protocol):
+    """What the last uploads took; every method runs inside the caller's transaction."""
+
+    def add(self, upload: Upload) -> None:
+        """Remember one upload, and forget those that are too many."""
+
+    def recent(self) -> Sequence[Upload]:
+        """Return the uploads that are remembered, the oldest first."""

@@ -1,8 +1,9 @@
 """What the device says of its jobs: the latest word on each, not every one on the way to it.
 
-A job that is accepted, trained and delivered within a moment is told once or twice instead of
-five times; every message of a device costs its gateway and central one each. Nothing here is on
-disk: on every connect all jobs that go on are told again.
+A job that is accepted, trained and delivered within a moment is told once instead of five times:
+the first word waits that moment too, unless it is the last. Every message of a device costs its
+gateway and central one each, and more bytes than a small update has. Nothing here is on disk: on
+every connect all jobs that go on are told again.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from device_agent.core.job import Job, JobKey
 from device_agent.service.wire import Wire
 from transport.events import Outgoing
 
-#: Shortest time between two words on one job.
+#: Shortest time between two words on one job, and from its beginning to the first. A gateway asks
+#: again after half a second.
 PACE_S = 0.25
 _PACED_JOBS = 64
 
@@ -31,11 +33,26 @@ class Statuses:
         self._waiting: dict[JobKey, _Word] = {}
         self._sent: dict[JobKey, _Word] = {}
         self._told_s: dict[JobKey, float] = {}
+        #: The last choice by task, and why it was made, for the jobs that tell it.
+        self._choices: dict[str, str] = {}
+        self._reasons: dict[JobKey, str] = {}
 
-    def put(self, job: Job, progress: float | None = None) -> None:
+    def put(self, job: Job, now_s: float, progress: float | None = None) -> None:
         """Say how far a job is, as soon as it may be said; an older word is replaced."""
-        last_s = self._told_s.get(job.key, float("-inf"))
+        last_s = self._told_s.setdefault(job.key, float("-inf") if job.has_ended else now_s)
         self._waiting[job.key] = _Word(job, progress, last_s + PACE_S)
+
+    def explain(self, key: JobKey, choice: str, reason: str) -> None:
+        """Give the words on a job a reason, if the task's jobs before it were done otherwise.
+
+        Args:
+            key: The job.
+            choice: What was chosen for it.
+            reason: Why.
+        """
+        if self._choices.get(key.task) != choice:
+            self._choices[key.task] = choice
+            self._reasons[key] = reason
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return the messages to publish now."""
@@ -44,7 +61,10 @@ class Statuses:
             self._sent[word.job.key] = word
             self._told_s.pop(word.job.key, None)
             self._told_s[word.job.key] = now_s
-        return [self._wire.status(word.job, word.progress) for word in words]
+        return [
+            self._wire.status(word.job, word.progress, self._reasons.get(word.job.key))
+            for word in words
+        ]
 
     def next_due_s(self) -> float | None:
         """Return when ``due`` may have something to say; None: not before ``put``."""
@@ -58,3 +78,7 @@ class Statuses:
         self._sent.clear()
         for key in list(self._told_s)[:-_PACED_JOBS]:
             del self._told_s[key]
+        for explained in list(self._reasons)[:-_PACED_JOBS]:
+            del self._reasons[explained]
+        for task in list(self._choices)[:-_PACED_JOBS]:
+            del self._choices[task]

@@ -2,10 +2,13 @@
 
 import structlog
 
+from device_agent.core.link import Upload, rate_bytes_s
 from device_agent.core.quota import Owed
 from device_agent.service.ports import EncodedUpdate
-from device_agent.service.records import JobRecord
+from device_agent.service.records import JobRecord, UploadTimes
+from device_agent.service.traffic import WorkTraffic
 from device_agent.service.wire import Wire
+from schemas.bids import Bid
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
 from transport.events import Outgoing
@@ -14,20 +17,42 @@ from transport.objects import ObjectStore
 from transport.outbox import Outbox, OutboxEntry
 from transport.sender import Sender
 
+#: Receipts of an update that arrived whole.
+_ARRIVED = frozenset({"held", "accepted", "duplicate", "late"})
+_LEAST_S = 0.001
+
 _LOG = structlog.get_logger()
 
 
 class Uploads:
     """The outbox and its sender."""
 
-    def __init__(self, wire: Wire, objects: ObjectStore, outbox: Outbox, sender: Sender) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators, named by the composition root
+        self,
+        wire: Wire,
+        objects: ObjectStore,
+        outbox: Outbox,
+        sender: Sender,
+        traffic: WorkTraffic,
+        times: UploadTimes,
+    ) -> None:
         self._wire = wire
         self._objects = objects
         self._outbox = outbox
         self._sender = sender
+        self._traffic = traffic
+        self._times = times
 
-    def add(self, record: JobRecord, update: EncodedUpdate, now_s: float) -> str | None:
+    def add(
+        self, record: JobRecord, update: EncodedUpdate, clock: int, now_s: float
+    ) -> str | None:
         """Store an update's outbox row and its file.
+
+        Args:
+            record: The job.
+            update: What it gave.
+            clock: Updates of the task in a row that were not granted; part of a bid.
+            now_s: Now, unix seconds.
 
         Returns:
             Its transfer id; None when its file is gone, and nothing was stored.
@@ -42,7 +67,7 @@ class Uploads:
             task=key.task,
             round_number=key.round,
             device=device,
-            frame=self._frame(xfer, record, update),
+            frame=self._frame(xfer, record, update, clock),
             sha256=manifest.sha256,
             size=manifest.size,
             created_s=now_s,
@@ -84,17 +109,34 @@ class Uploads:
             _LOG.warning("update_file_missing", xfer=need.xfer)
             return []
 
+    def rate_bytes_s(self) -> float | None:
+        """Return what the link carried at least, of late; None: it is not known."""
+        return rate_bytes_s(self._times.recent())
+
     def on_receipt(self, receipt: Receipt, now_s: float) -> OutboxEntry | None:
         """Apply a receipt; return the row that it removed, if it was final."""
+        self._measure(receipt, now_s)
         effect = self._sender.on_receipt(receipt, now_s)
         failpoint("device.receipt.applied")
         if effect.entry is None or not effect.final:
             return None
+        if receipt.is_over_budget:
+            _LOG.info("update_not_granted", xfer=receipt.xfer, detail=receipt.detail)
         if receipt.status == "rejected":
             _LOG.warning(
                 "update_rejected", xfer=receipt.xfer, code=receipt.code, detail=receipt.detail
             )
         return effect.entry
+
+    def _measure(self, receipt: Receipt, now_s: float) -> None:
+        """Note how long an upload took, at the first word that says that all of it arrived."""
+        if receipt.status not in _ARRIVED:
+            return
+        entry = self._outbox.get(receipt.xfer)
+        if entry is None or entry.held or entry.sha256 != receipt.sha256:
+            return
+        size = len(entry.frame) + (0 if entry.path is None else entry.size)
+        self._times.add(Upload(size, max(_LEAST_S, now_s - entry.created_s)))
 
     def _adopt(self, update: EncodedUpdate) -> bool:
         """Move a file into the store; one that is there already is from a turn that was undone."""
@@ -105,21 +147,30 @@ class Uploads:
             failpoint("device.update.adopted")
         return self._objects.has(update.manifest.sha256)
 
-    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate) -> bytes:
-        key = record.key
+    def _frame(self, xfer: str, record: JobRecord, update: EncodedUpdate, clock: int) -> bytes:
+        key, choice = record.key, update.choice
         body = UpdateManifest(
             xfer=xfer,
             task=key.task,
             round=key.round,
             device=self._wire.address.node,
             object=update.manifest,
-            codec=record.plan.codec,
-            layout_sha256=record.plan.layout_sha256,
+            codec=record.plan.codec if choice is None else choice.codec_id,
+            codec_params={} if choice is None else dict(choice.params),
             base_model_sha256=record.model.sha256,
             num_examples=update.num_examples,
             metrics=update.metrics,
             train_s=update.train_s,
+            wire_bytes=self._traffic.told(),
+            reference=update.reference,
+            bid=_bid(update, clock),
         )
         return self._wire.frames.frame(
             body, task=key.task, round_number=key.round, tail=update.tail
         )
+
+
+def _bid(update: EncodedUpdate, clock: int) -> str | None:
+    if update.gain is None:
+        return None
+    return Bid(update.gain, clock, update.manifest.size).encode()

@@ -26,15 +26,16 @@ class Wire:
         """Return a message that is about no particular job."""
         return Outgoing(Topic(kind, self.address), self.frames.frame(body))
 
-    def status(self, job: Job, progress: float | None) -> Outgoing:
-        """Return the message that tells how far a job is."""
+    def status(self, job: Job, progress: float | None, why: str | None = None) -> Outgoing:
+        """Return the message that tells how far a job is; ``why``: a reason if it has no cause."""
         key, cause = job.key, job.cause
+        reason = cause.reason if cause else why
         status = JobStatus(
             task=key.task,
             round=key.round,
             state="failed" if job.state is JobState.SUPERSEDED else job.state.value,
             code=cause.code if cause else None,
-            reason=cause.reason[:_MAX_REASON_CHARACTERS] if cause else None,
+            reason=reason[:_MAX_REASON_CHARACTERS] if reason else None,
             progress=progress,
         )
         frame = self.frames.frame(status, task=key.task, round_number=key.round)

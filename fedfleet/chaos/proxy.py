@@ -6,6 +6,7 @@ One door for each session, all on one asyncio loop in a thread of its own; on lo
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Literal
 
@@ -28,11 +29,20 @@ class Door:
         delay_s: How long each piece of at most 64 KiB waits.
     """
 
-    def __init__(self, broker_port: int) -> None:
+    def __init__(
+        self, broker_port: int, watch: Callable[[Way, bytes], None] | None = None
+    ) -> None:
+        """Prepare a door.
+
+        Args:
+            broker_port: Where it leads.
+            watch: Told every piece that goes through, on the proxies' thread.
+        """
         self.port = 0
         self.moved_bytes: dict[Way, int] = {"up": 0, "down": 0}
         self.delay_s = 0.0
         self._broker_port = broker_port
+        self._watch = watch
         self._is_shut = False
         self._passable = {way: asyncio.Event() for way in BOTH}
         self._writers: set[asyncio.StreamWriter] = set()
@@ -108,6 +118,8 @@ class Door:
                     await asyncio.sleep(self.delay_s)
                 await self._passable[way].wait()
                 self.moved_bytes[way] += len(data)
+                if self._watch is not None:
+                    self._watch(way, data)
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -117,11 +129,24 @@ class Door:
 class Proxy:
     """All doors of a fleet; a context manager that opens and closes them."""
 
-    def __init__(self, names: Sequence[str], broker_port: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        broker_port: int,
+        watch: Callable[[str, Way, bytes], None] | None = None,
+    ) -> None:
+        """Prepare the doors.
+
+        Args:
+            names: Of the programs' doors.
+            broker_port: Where they lead.
+            watch: Told the door, the way and the bytes of every piece that goes through.
+        """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._broker_port = broker_port
         self._names = tuple(names)
+        self._watch = watch
         self._doors: dict[str, Door] = {}
 
     def __enter__(self) -> Self:
@@ -152,13 +177,18 @@ class Proxy:
         """Bytes that went through all doors, both ways."""
         return sum(sum(door.moved_bytes.values()) for door in self._doors.values())
 
+    def moved(self, name: str) -> Mapping[Way, int]:
+        """Return the bytes that went through one door, by way."""
+        return dict(self._doors[name].moved_bytes)
+
     def tell(self, name: str, what: Callable[[Door], None]) -> None:
         """Do something to one door, on the proxies' thread; returns at once."""
         self._loop.call_soon_threadsafe(what, self._doors[name])
 
     async def _open(self) -> None:
         for name in self._names:
-            door = self._doors[name] = Door(self._broker_port)
+            watch = None if self._watch is None else partial(self._watch, name)
+            door = self._doors[name] = Door(self._broker_port, watch)
             await door.open()
 
     async def _close(self) -> None:

@@ -46,6 +46,8 @@ class DataParameter(click.ParamType[tuple[str, Path | None]]):
 @click.option("--data", type=DataParameter(), default="digits", show_default=True,
               help="digits, mnist=DIR or har=DIR.")  # fmt: skip
 @click.option("--codec", help="How updates are encoded; default by data.")
+@options.codec_params
+@click.option("--downlink", help="How new models are encoded; none: sent whole.")
 @click.option("--alpha", type=click.FloatRange(min=0, min_open=True), default=0.5,
               show_default=True, help="Dirichlet split; smaller is more unlike.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -66,6 +68,7 @@ def demo(  # noqa: PLR0913 - one argument an option
     *,
     data: tuple[str, Path | None],
     devices: int | None,
+    codec_params: dict[str, object] | None,
     out: Path | None,
     start_timeout_s: float,
     keep_running: bool,
@@ -79,6 +82,7 @@ def demo(  # noqa: PLR0913 - one argument an option
     """
     kind, path = data
     count = devices or RECIPES[kind].devices
+    chosen["codec_params"] = codec_params or {}
     settings = Options(data=kind, data_path=path, devices=count, **chosen)  # type: ignore[arg-type]
     folder = (out or Path("runs", time.strftime("%Y%m%d-%H%M%S"))).resolve()
 

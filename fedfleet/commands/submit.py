@@ -17,6 +17,7 @@ from transport.settings import ConnectionSettings
 
 #: Central answers a task that it knows already with the status that is retained.
 _KNOWN_TASK_WAIT_S = 2.0
+_KIB_BITS = 8 * 1024
 _SUBMIT = Topic(Kind.TASK_SUBMIT)
 _CENTRAL = Topic(Kind.CENTRAL_STATE)
 
@@ -35,12 +36,16 @@ class NoAnswerError(FleetError):
 @click.option("--min-clients", type=int, help="Updates that end a round.")
 @click.option("--cohort", type=int, help="Devices asked in each round.")
 @click.option("--codec", help="How updates are encoded.")
+@options.codec_params
+@click.option("--downlink", "downlink__codec", help="How new models are; none: sent whole.")
 @click.option("--strategy", help="How updates are aggregated.")
 @click.option("--region", "regions", multiple=True, help="Only this region; repeatable.")
 @click.option("--epochs", "training__epochs", type=int)
 @click.option("--batch-size", "training__batch_size", type=int)
 @click.option("--learning-rate", "training__learning_rate", type=float)
 @click.option("--deadline-s", type=float, help="Seconds until a round is late.")
+@click.option("--uplink-budget-bits", type=int, help="What a round's updates may cost together.")
+@click.option("--uplink-budget-kib", type=int, help="The same in KiB of 8192 bits.")
 @click.option(
     "--set",
     "sets",
@@ -67,10 +72,21 @@ def submit(  # noqa: PLR0913  (one argument an option)
     What does not fit is refused by central; its reason is printed and the exit code is 1.
     """
     flags["regions"] = flags["regions"] or None
+    _merge_budgets(flags)
     payload = _payload(task_json, source, flags, sets)
     status = _ask(options.settings(broker, mqtt_protocol), payload, wait_s)
     print_status(status, as_json=as_json)
     sys.exit(1 if status.state == "rejected" else 0)
+
+
+def _merge_budgets(flags: dict[str, object]) -> None:
+    kib = flags.pop("uplink_budget_kib")
+    if not isinstance(kib, int):
+        return
+    if flags["uplink_budget_bits"] is not None:
+        message = "give the budget once: --uplink-budget-bits or --uplink-budget-kib"
+        raise click.UsageError(message)
+    flags["uplink_budget_bits"] = kib * _KIB_BITS
 
 
 def _payload(

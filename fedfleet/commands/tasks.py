@@ -1,14 +1,16 @@
 """``tasks`` and ``status``: what central says, as it is retained at the broker."""
 
 import json
+from pathlib import Path
 
 import click
 
 from fedfleet import options
 from fedfleet.client import broker_name, open_client
 from fedfleet.errors import FleetError
-from fedfleet.statuses import newest, rounds_table, state_line
+from fedfleet.statuses import bytes_lines, newest, rounds_table, state_line
 from fedfleet.tables import number, table
+from fedfleet.testbed.plot import save_plot
 from schemas.tasks import TaskStatus
 from schemas.topics import Kind, Topic, TopicError, status_filter
 from transport.settings import ConnectionSettings
@@ -45,13 +47,20 @@ def tasks(*, broker: str | None, mqtt_protocol: str | None, wait_s: float, as_js
 @click.argument("task")
 @options.connection
 @options.wait(5.0, "How long to read, at most.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw accuracy against rounds and bytes as PNG.",
+)
 @options.json_output
-def status(
+def status(  # noqa: PLR0913 - one argument an option
     *,
     task: str,
     broker: str | None,
     mqtt_protocol: str | None,
     wait_s: float,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Show one task and its newest rounds."""
@@ -60,11 +69,15 @@ def status(
     if task not in found:
         raise UnknownTaskError(task, broker_name(settings))
     shown = found[task]
+    if plot is not None:
+        save_plot(shown.history, f"{shown.model} ({task})", plot)
     print_status(shown, as_json=as_json)
     if as_json:
         return
     if shown.history:
         click.echo(rounds_table(shown.history, shown.parameters))
+    if shown.updates_accepted:
+        click.echo("\n".join(bytes_lines(shown)))
     if shown.model_sha256:
         click.echo(f"model {shown.model} {shown.model_sha256}")
 

@@ -1,6 +1,7 @@
 """What a person may choose of a run, and the defaults that were measured. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,8 @@ class Options:
     Attributes:
         data: Kind of data, a key of ``RECIPES``.
         data_path: Its folder, where the kind needs one.
+        codec_params: The codec's settings, by name.
+        downlink: Codec of new models on their way down; None: they are sent whole.
         alpha: Concentration of the Dirichlet split; smaller is more unlike.
     """
 
@@ -47,6 +50,8 @@ class Options:
     min_clients: int | None = None
     model: str | None = None
     codec: str | None = None
+    codec_params: Mapping[str, object] = field(default_factory=dict)
+    downlink: str | None = None
     alpha: float = 0.5
     seed: int = 0
     broker: BrokerKind = "embedded"

@@ -258,6 +258,7 @@ def _submission(options: Options) -> dict[str, object]:
         value = getattr(options, name)
         return getattr(recipe, name) if value is None else value
 
+    downlink = {"downlink": {"codec": options.downlink}} if options.downlink else {}
     return {
         "task": TASK,
         "model": chosen("model"),
@@ -266,6 +267,8 @@ def _submission(options: Options) -> dict[str, object]:
         "min_clients": options.needed,
         "cohort": options.devices,
         "codec": chosen("codec"),
+        "codec_params": dict(options.codec_params),
+        **downlink,
         "seed": options.seed,
         "training": {
             "epochs": chosen("epochs"),

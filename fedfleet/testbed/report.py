@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfleet.statuses import rounds_table
-from fedfleet.tables import number, size
+from fedfleet.statuses import bytes_lines, rounds_table
+from fedfleet.tables import number
 from schemas.tasks import RoundSummary, TaskStatus
 
 
@@ -51,6 +51,10 @@ def as_object(outcome: Outcome) -> dict[str, object]:
         "start_seconds": round(outcome.start_seconds, 3),
         "uplink_bytes": status.uplink_bytes,
         "downlink_bytes": status.downlink_bytes,
+        "uplink_wire_bytes": status.uplink_wire_bytes,
+        "downlink_wire_bytes": status.downlink_wire_bytes,
+        "uplink_ratio": status.uplink_ratio,
+        "uplink_wire_ratio": status.uplink_wire_ratio,
         "parameters": status.parameters,
         "model_sha256": status.model_sha256,
         "submission": dict(outcome.submission),
@@ -68,7 +72,7 @@ def as_text(outcome: Outcome) -> str:
             f"{status.committed} rounds committed, {status.updates_accepted} updates accepted",
             f"{outcome.seconds:.1f} s, after {outcome.start_seconds:.1f} s to start the fleet",
             f"accuracy {number(outcome.accuracy)} on data that no device has",
-            f"up {size(status.uplink_bytes)}, down {size(status.downlink_bytes)}",
+            *bytes_lines(status),
             f"{outcome.folder}: {_listing(outcome.folder)}",
         )
     )

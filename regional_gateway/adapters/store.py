@@ -9,15 +9,20 @@ import sqlite3
 from collections.abc import Collection
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from regional_gateway.core.answers import MAX_SETTLED, Key
 from regional_gateway.core.roster import Presence
 from regional_gateway.service.ports import AssignmentRow, FinalReceipt, StatusRow
-from schemas.messages import ObjectManifest, Settlement
+from schemas.messages import ModelDelta, ObjectManifest, Settlement
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: What leads to a version from the one before it.
-MIGRATIONS = {2: "ALTER TABLE assignments ADD COLUMN graph TEXT"}
+MIGRATIONS = {
+    2: "ALTER TABLE assignments ADD COLUMN graph TEXT",
+    3: "ALTER TABLE assignments ADD COLUMN deltas TEXT",
+}
 DATABASE = "gateway.db"
 SCHEMA = (
     OUTBOX_SCHEMA
@@ -42,6 +47,7 @@ CREATE TABLE assignments (
     received_s REAL NOT NULL,
     frame BLOB NOT NULL,
     graph TEXT,
+    deltas TEXT,
     PRIMARY KEY (task, round)
 );
 CREATE TABLE statuses (
@@ -76,7 +82,10 @@ RECEIPTS_KEPT_S = 7 * _DAY_S
 ASSIGNMENTS_KEPT_S = 7 * _DAY_S
 DEVICES_KEPT_S = 30 * _DAY_S
 _SETTLEMENTS_KEPT = 4 * MAX_SETTLED
-_ASSIGNMENT = "SELECT task, round, cohort, deadline_s, model, received_s, graph FROM assignments"
+_ASSIGNMENT = (
+    "SELECT task, round, cohort, deadline_s, model, received_s, graph, deltas FROM assignments"
+)
+_DELTAS = TypeAdapter(tuple[ModelDelta, ...])
 _PRESENCE = "SELECT device, boot, seq, online, changed_s FROM devices"
 
 
@@ -139,10 +148,11 @@ class SqliteStore:
         """Keep an assignment; the same round's earlier frame is replaced."""
         self._connection.execute(
             "INSERT INTO assignments"
-            " (task, round, cohort, deadline_s, model, received_s, frame, graph)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, round) DO UPDATE SET"
+            " (task, round, cohort, deadline_s, model, received_s, frame, graph, deltas)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, round) DO UPDATE SET"
             " cohort = excluded.cohort, deadline_s = excluded.deadline_s,"
-            " model = excluded.model, frame = excluded.frame, graph = excluded.graph",
+            " model = excluded.model, frame = excluded.frame, graph = excluded.graph,"
+            " deltas = excluded.deltas",
             (
                 *row.key,
                 json.dumps(row.cohort),
@@ -151,6 +161,7 @@ class SqliteStore:
                 row.received_s,
                 frame,
                 None if row.graph is None else row.graph.model_dump_json(),
+                _DELTAS.dump_json(row.deltas).decode() if row.deltas else None,
             ),
         )
 
@@ -245,7 +256,7 @@ def _presence(row: tuple[Any, ...]) -> Presence:
 
 
 def _assignment(row: tuple[Any, ...]) -> AssignmentRow:
-    task, number, cohort, deadline_s, model, received_s, graph = row
+    task, number, cohort, deadline_s, model, received_s, graph, deltas = row
     return AssignmentRow(
         str(task),
         int(number),
@@ -254,4 +265,5 @@ def _assignment(row: tuple[Any, ...]) -> AssignmentRow:
         ObjectManifest.model_validate_json(str(model)),
         float(received_s),
         None if graph is None else ObjectManifest.model_validate_json(str(graph)),
+        () if deltas is None else _DELTAS.validate_json(str(deltas)),
     )

@@ -6,6 +6,7 @@ Rules:
 - The transfer id is a digest of device, task, round and object: one object, one row.
 - A final receipt ends a transfer for ever; it is repeated to whoever offers the object again.
 - Within the quota everything well-formed is taken; central alone judges what is in it.
+- A bid for a round's budget is passed on, and pulled only once central asks for the object.
 - A row goes only when a final receipt names the SHA-256 that the row holds.
 """
 
@@ -91,7 +92,8 @@ def judge(offer: Offer, standing: Standing, space: Space) -> Act | Refuse:
     if standing is Standing.HELD:
         return Act.REPEAT_HELD
     size = offer.manifest.object.size
-    if standing is Standing.UNKNOWN and space.used_bytes + size > space.quota_bytes:
+    used_bytes = space.used_bytes if offer.manifest.bid is None else 0  # most are never pulled
+    if standing is Standing.UNKNOWN and used_bytes + size > space.quota_bytes:
         return over_quota(size, space)
     return Act.TAKE if offer.manifest.object.inline else Act.OFFER
 
@@ -104,6 +106,8 @@ def find_fault(offer: Offer) -> Refuse | None:
         return Refuse("E_IDENTITY", f"device: the topic is of {offer.device}, the frame of {said}")
     if fault := manifest.object.fault():
         return Refuse("E_SCHEMA", fault)
+    if manifest.bid is not None and manifest.object.inline:
+        return Refuse("E_SCHEMA", "object.inline: true with a bid; what is bid for is pulled")
     expected = transfer_id(offer.device, manifest.task, manifest.round, manifest.object.sha256)
     if not offer.xfer == manifest.xfer == expected:
         return Refuse(

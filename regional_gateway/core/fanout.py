@@ -31,6 +31,11 @@ def shares_model(cohort: Collection[str]) -> bool:
     return len(cohort) >= MIN_SHARED
 
 
+def shares_answer(asking: Collection[str], cohort: Collection[str]) -> bool:
+    """Tell whether what some devices have asked for goes to everyone, or to each who asked."""
+    return len(asking) >= MIN_SHARED and 2 * len(asking) >= len(cohort)
+
+
 def unanswered(
     cohort: Iterable[str], answered: Collection[str], offline: Collection[str]
 ) -> tuple[str, ...]:

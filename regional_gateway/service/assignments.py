@@ -249,7 +249,14 @@ class Assignments:
 
 def _row(body: Assignment, now_s: float) -> AssignmentRow:
     return AssignmentRow(
-        body.task, body.round, body.cohort, body.deadline, body.model, now_s, body.graph
+        body.task,
+        body.round,
+        body.cohort,
+        body.deadline,
+        body.model,
+        now_s,
+        body.graph,
+        body.deltas,
     )
 
 

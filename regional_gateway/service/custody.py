@@ -72,7 +72,7 @@ class Custody:
         if isinstance(found, Refuse):
             return [self._refuse(device, xfer, manifest, found)]
         if found is Act.OFFER:
-            self._offers.put(Offered(device, manifest, frame, now_s))
+            self._offers.put(Offered(device, manifest, frame, now_s, now_s))
             failpoint("gateway.offer.noted")
             return [self._links.up_transfer(Kind.MANIFEST, xfer, frame.encode())]
         if found is Act.REPEAT_FINAL:
@@ -93,6 +93,11 @@ class Custody:
     def next_due_s(self) -> float:
         """Return when ``due`` may have something to say; infinity: not before an event."""
         return earliest(*(due_s for _, due_s in self._promises.values()))
+
+    def has_room(self, offered: Offered) -> bool:
+        """Tell whether the object of a bid that was granted has room in custody."""
+        space = self._space()
+        return space.used_bytes + offered.manifest.object.size <= space.quota_bytes
 
     def take_large(self, offered: Offered, now_s: float) -> list[Outgoing]:
         """Write the row of an object that is whole and durable; tell its device."""

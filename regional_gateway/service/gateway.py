@@ -109,7 +109,7 @@ class Gateway:
 
     def _wake(self, now_s: float) -> list[Outgoing]:
         self._parts.sender.wake(now_s)
-        return self._parts.models.wake(now_s)
+        return [*self._parts.pulls.bid_again(), *self._parts.models.wake(now_s)]
 
     def _on_published(self, session: str, token: int, now_s: float) -> list[Outgoing]:
         if session == DOWNLINK:

@@ -1,11 +1,14 @@
 """Global models and training graphs: fetched once, multicast once, and repaired block by block.
 
-What is said of models here holds for graphs, which never ride inline. A model that rides inline
-needs none of this; it lies in its assignment's frame, and is cut into blocks only for a device
-that asks for it.
+What is said of models here holds for graphs, which never ride inline, and for deltas. What rides
+inline needs none of this; it lies in its assignment's frame, and is cut into blocks only for a
+device that asks for it. Where there are deltas, model and older deltas are fetched only when a
+device asks, and then go to who asked.
 """
 
-from regional_gateway.core.fanout import shares_model
+from collections.abc import Collection
+
+from regional_gateway.core.fanout import shares_answer, shares_model
 from regional_gateway.service.deferred import Deferred
 from regional_gateway.service.due import earliest
 from regional_gateway.service.links import DOWNLINK, Links
@@ -13,7 +16,7 @@ from regional_gateway.service.ports import AssignmentRow, AssignmentStore
 from schemas.envelope import decode_frame
 from schemas.ids import SHA16_LENGTH
 from schemas.limits import DEFAULT_CREDITS
-from schemas.messages import Get, ObjectManifest
+from schemas.messages import Get, ObjectManifest, cut_tail
 from schemas.topics import EVERYONE_LEVEL, Kind, Topic
 from transport.caster import Caster, blocks
 from transport.events import Outgoing
@@ -58,13 +61,8 @@ class Models:
         self._waiting: dict[str, dict[str, Get]] = {}
 
     def fetch(self, row: AssignmentRow, tail: bytes, now_s: float) -> list[Outgoing]:
-        """Fetch what an assignment names and what is not here; ``tail`` is its frame's."""
-        parts = _split(row, tail)
-        return [
-            out
-            for model, part in zip(row.objects, parts, strict=True)
-            for out in self._fetch(model, part, now_s)
-        ]
+        """Fetch what devices will need and what is not here; ``tail`` is the frame's."""
+        return [out for one in row.eager for out in self._fetch(one, _part(row, one, tail), now_s)]
 
     def _fetch(self, model: ObjectManifest, tail: bytes, now_s: float) -> list[Outgoing]:
         """Fetch a model unless it rides inline, is here or is already on its way."""
@@ -80,10 +78,10 @@ class Models:
         return self._go_on(model, progress)
 
     def fetch_missing(self, now_s: float) -> list[Outgoing]:
-        """Fetch every model that a current assignment names and that is not here."""
+        """Fetch all that a current assignment names, that will be needed and is not here."""
         outgoing: list[Outgoing] = []
         for row in self._store.assignments():
-            if any(not one.inline for one in row.objects):
+            if any(not one.inline for one in row.eager):
                 outgoing += self.fetch(row, self._tail(row), now_s)
         return outgoing
 
@@ -105,10 +103,10 @@ class Models:
             return []
         row, model = found
         if model.inline:
-            return self._inline_blocks(device, row, get)
+            return self._inline_blocks(device, row, model, get)
         if not self._objects.intact(get.sha256):
             self._waiting.setdefault(get.sha256, {})[device] = get
-            return self.fetch(row, self._tail(row), now_s)
+            return self._fetch(model, _part(row, model, self._tail(row)), now_s)
         return self._blocks(device, model, get)
 
     def on_published(self, token: int, now_s: float) -> list[Outgoing]:
@@ -143,7 +141,7 @@ class Models:
         self._deferred.add(lambda: self._puller.forget(model.sha256[:SHA16_LENGTH]))
         self.release()
         waiting = self._waiting.pop(model.sha256, {})
-        if self._is_shared(model.sha256):
+        if self._is_shared(model.sha256, waiting):
             path = self._objects.path(model.sha256)
             everyone = self._links.device(EVERYONE_LEVEL)
             self._caster.start(model.sha256, path, model.chunk_bytes, everyone)
@@ -153,11 +151,13 @@ class Models:
             outgoing += self._blocks(device, model, get)
         return outgoing
 
-    def _is_shared(self, sha256: str) -> bool:
-        rows = self._store.assignments()
+    def _is_shared(self, sha256: str, waiting: Collection[str]) -> bool:
+        """Tell whether one copy for everyone is better than one for each that needs it."""
         return any(
             shares_model(row.cohort)
-            for row in rows
+            if sha256 in {one.sha256 for one in row.eager}
+            else shares_answer(waiting, row.cohort)
+            for row in self._store.assignments()
             if sha256 in {one.sha256 for one in row.objects}
         )
 
@@ -166,11 +166,13 @@ class Models:
         address = self._links.device(device)
         return blocks(DOWNLINK, address, model.sha256, path, model.chunk_bytes, get.want)
 
-    def _inline_blocks(self, device: str, row: AssignmentRow, get: Get) -> list[Outgoing]:
-        tail, *_ = _split(row, self._tail(row))
-        size = row.model.chunk_bytes
+    def _inline_blocks(
+        self, device: str, row: AssignmentRow, model: ObjectManifest, get: Get
+    ) -> list[Outgoing]:
+        tail = _part(row, model, self._tail(row))
+        size = model.chunk_bytes
         address = self._links.device(device)
-        sha16 = row.model.sha256[:SHA16_LENGTH]
+        sha16 = model.sha256[:SHA16_LENGTH]
         return [
             Outgoing(
                 Topic(Kind.BLOCK, address, sha16=sha16, k=k),
@@ -178,7 +180,7 @@ class Models:
                 DOWNLINK,
             )
             for k in get.want
-            if k < row.model.chunks
+            if k < model.chunks
         ]
 
     def _tail(self, row: AssignmentRow) -> bytes:
@@ -214,7 +216,6 @@ class Models:
         self._waiting = {s: gets for s, gets in self._waiting.items() if s in named}
 
 
-def _split(row: AssignmentRow, tail: bytes) -> tuple[bytes, ...]:
-    """Return the part of a frame's tail that belongs to each of ``row.objects``."""
-    end = row.model.tail_bytes()
-    return (tail[:end], tail[end:])[: len(row.objects)]
+def _part(row: AssignmentRow, model: ObjectManifest, tail: bytes) -> bytes:
+    """Return the part of a frame's tail that belongs to one of ``row.objects``."""
+    return cut_tail(row.objects, tail)[row.objects.index(model)]

@@ -19,6 +19,7 @@ class Offered:
         manifest: The frame's body.
         frame: The device's frame as it came.
         offered_s: When it first came.
+        heard_s: When it came last.
         need: Central's newest question for its chunks, if any: the pull must begin.
         is_pulled: Whether a pull was begun.
         is_taken: Whether its row was written.
@@ -28,9 +29,20 @@ class Offered:
     manifest: UpdateManifest
     frame: Frame
     offered_s: float
+    heard_s: float
     need: Need | None = None
     is_pulled: bool = False
     is_taken: bool = False
+
+    @property
+    def is_bid(self) -> bool:
+        """Whether it is pulled only once central asks for it: a bid for its round's budget."""
+        return self.manifest.bid is not None
+
+    @property
+    def is_bid_only(self) -> bool:
+        """Whether it is a bid that central has not asked for: no room is kept for it."""
+        return self.is_bid and self.need is None and not self.is_pulled
 
 
 class Offers:
@@ -41,7 +53,9 @@ class Offers:
 
     def put(self, offered: Offered) -> Offered:
         """Note an offer; a repeated one stays as it is, and is returned."""
-        return self._offers.setdefault(offered.manifest.xfer, offered)
+        known = self._offers.setdefault(offered.manifest.xfer, offered)
+        known.heard_s = offered.heard_s
+        return known
 
     def get(self, xfer: str) -> Offered | None:
         """Return one, or None."""
@@ -52,12 +66,24 @@ class Offers:
         self._offers.pop(xfer, None)
 
     def unpulled(self) -> list[Offered]:
-        """Return those whose pull has not begun, oldest first."""
-        return [offered for offered in self._offers.values() if not offered.is_pulled]
+        """Return those whose pull has not begun and may, oldest first."""
+        return [
+            offered
+            for offered in self._offers.values()
+            if not offered.is_pulled and not offered.is_bid_only
+        ]
+
+    def bids(self) -> list[Offered]:
+        """Return the bids whose object is not here yet, granted or not, oldest first."""
+        return [one for one in self._offers.values() if one.is_bid and not one.is_taken]
 
     def promised_bytes(self) -> int:
         """Return the size of all that is to be pulled and has no row yet."""
-        return sum(o.manifest.object.size for o in self._offers.values() if not o.is_taken)
+        return sum(
+            offered.manifest.object.size
+            for offered in self._offers.values()
+            if not offered.is_taken and not offered.is_bid_only
+        )
 
     def names(self, sha256: str) -> bool:
         """Tell whether one of them is of this object."""

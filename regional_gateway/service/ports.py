@@ -6,7 +6,7 @@ from typing import Protocol
 
 from regional_gateway.core.answers import Key
 from regional_gateway.core.roster import Presence
-from schemas.messages import ObjectManifest, Settlement
+from schemas.messages import ModelDelta, ObjectManifest, Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class AssignmentRow:
         model: The global model's manifest.
         received_s: When it first came; orders the assignments.
         graph: The training graph's manifest, where the task has one.
+        deltas: What leads devices from older models to this one, the oldest first.
     """
 
     task: str
@@ -30,6 +31,7 @@ class AssignmentRow:
     model: ObjectManifest
     received_s: float
     graph: ObjectManifest | None = None
+    deltas: tuple[ModelDelta, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -39,7 +41,14 @@ class AssignmentRow:
     @property
     def objects(self) -> tuple[ObjectManifest, ...]:
         """What devices may ask for, in the order of the tail of its frame."""
-        return (self.model,) if self.graph is None else (self.model, self.graph)
+        own = (self.model,) if self.graph is None else (self.model, self.graph)
+        return (*own, *(delta.object for delta in self.deltas))
+
+    @property
+    def eager(self) -> tuple[ObjectManifest, ...]:
+        """What every device is expected to need: of a chain of deltas the newest alone."""
+        first = self.deltas[-1].object if self.deltas else self.model
+        return (first,) if self.graph is None else (first, self.graph)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 
 #: How long central has to say that it does not want an object before it is pulled.
 PULL_AFTER_S = 2.0
+#: A device repeats its bid within a minute; so long after the last one it is gone.
+_BID_KEPT_S = 600.0
 
 
 class Pulls:
@@ -63,6 +65,9 @@ class Pulls:
         offered = self._offers.get(need.xfer)
         if offered is None or offered.is_taken:
             return self._serve(need, now_s)
+        if offered.is_bid_only and not self._custody.has_room(offered):
+            _log.warning("no_room_for_granted_update", xfer=need.xfer)
+            return []  # central asks again
         offered.need = need
         return [] if offered.is_pulled else self._pull(offered, now_s)
 
@@ -112,10 +117,20 @@ class Pulls:
         """The downlink is back: ask for everything again."""
         return self._puller.wake(now_s)
 
+    def bid_again(self) -> list[Outgoing]:
+        """Central is back: tell it the bids, which it kept in memory."""
+        return [
+            self._links.up_transfer(Kind.MANIFEST, one.manifest.xfer, one.frame.encode())
+            for one in self._offers.bids()
+        ]
+
     def expire(self, now_s: float) -> None:
-        """Forget pulls of devices that are gone; they offer again when they are back."""
+        """Forget pulls and bids of devices that are gone; they offer again when they are back."""
         for xfer in self._puller.expire(now_s):
             self._offers.drop(xfer)
+        for offered in self._offers.bids():
+            if offered.is_bid_only and now_s - offered.heard_s >= _BID_KEPT_S:
+                self._offers.drop(offered.manifest.xfer)
 
     def _pull(self, offered: Offered, now_s: float) -> list[Outgoing]:
         xfer, described = offered.manifest.xfer, offered.manifest.object

@@ -2,7 +2,6 @@
 
 import queue
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tests.support.brokers import (
 )
 from tests.support.brokers_raw import CONNACK, RawClient, packet, serving
 from tests.support.brokers_thread import running
+from tests.support.certificates import make_certificates
 from transport import connection, paho_client, subscribing
 from transport.events import Connected, Disconnected, MessageArrived, Outgoing, Published
 from transport.session import PahoSession
@@ -31,9 +31,6 @@ DEVICE = Address("eu", "d1")
 STATE = Topic(Kind.STATE, DEVICE)
 ACCEPT = packet(CONNACK << 4, b"\0\0")
 GRANTED, REFUSED = b"\1", b"\x80"
-
-#: Python 3.13 asks for it.
-_ISSUER = "authorityKeyIdentifier=keyid"
 
 Events = queue.SimpleQueue[Any]
 
@@ -480,17 +477,7 @@ def test_many_threads_may_publish_and_acknowledge(
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem, server.pem/.key for 127.0.0.1 and client.pem/.key."""
     folder = tmp_path_factory.mktemp("certificates")
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-
-    def make(name: str, *options: str) -> None:
-        command = ["openssl", "req", "-x509", *new_key, "-subj", f"/CN={name}", *options]
-        command += ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-
-    make("ca", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-    for name in ("server", "client"):
-        issued = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE"]
-        make(name, *issued, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", _ISSUER)
+    make_certificates(folder)
     return folder
 
 

@@ -6,9 +6,12 @@ Rules, each with the name under which a violation is told:
 - *durable*: what central receipted as accepted, late or rejected stands in its tables; what a
   gateway said that it holds stands in its; a device forgets only what was finally receipted.
 - *oracle*: a committed model is, bit for bit, the float64 mean of what its contributors trained.
+- *memory*: an update builds on its device's last counted round, and what the device keeps is, bit
+  for bit, what follows from it; in a lazy task the model is the mean of what all devices keep.
 - *versions*: models form one chain; round numbers grow; an ended round never changes; at most one
   round of a task is open.
 - *effect*: nothing late or rejected, and nothing that nobody trained, is a contribution.
+- *budget*: ``tests.simulation.budgets``.
 - *bounded*: no queue grows without limit.
 - *boots*: no two lives of a program share a boot.
 - *fault*: no handler raised anything but a refusal.
@@ -29,9 +32,13 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
+from tests.simulation.budgets import Asked, Grants, check_budgets
 from tests.simulation.oracle import Oracle
-from tests.simulation.tiny import delta_of
+from tests.simulation.person import PROBE
+from tests.simulation.recollection import Kept, Trained, recollection_of, summands_of
+from tests.simulation.tiny import DOWNLINK, delta_of
 from transport.events import Outgoing
+from updates.codecs import create
 
 if TYPE_CHECKING:
     from tests.simulation.program import Program
@@ -56,16 +63,6 @@ class ViolationError(AssertionError):
         self.rule = rule
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One update as its device made it."""
-
-    sha256: str
-    examples: int
-    delta: np.ndarray
-    is_poison: bool
-
-
 class Ended(NamedTuple):
     """What an ended round says of itself."""
 
@@ -85,6 +82,9 @@ class Memory:
     oracles: dict[str, Oracle] = field(default_factory=dict)
     #: Final receipts that central has published: status and code by transfer.
     receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    #: What each device holds of a task, by its last counted round.
+    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    grants: dict[tuple[str, int], Grants] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         return Memory(
@@ -94,6 +94,8 @@ class Memory:
             dict(self.heads),
             {task: oracle.copy() for task, oracle in self.oracles.items()},
             dict(self.receipted),
+            {task: dict(kept) for task, kept in self.kept.items()},
+            dict(self.grants),
         )
 
 
@@ -110,6 +112,8 @@ class Ledger:
         self.forgiven: set[str] = set()
         self.counts: dict[str, int] = defaultdict(int)
         self._world = world
+        self._is_restored = False
+        self._asked = Asked()
         self._held: dict[str, set[str]] = defaultdict(set)
         self._finals: set[str] = set()
         self._offered: dict[str, dict[str, Job]] = defaultdict(dict)
@@ -123,11 +127,13 @@ class Ledger:
         """Note an update; now and then make it one that central must refuse."""
         job = (work.key.task, work.key.round, device.name)
         seed = round_seed(*job, work.plan.training.seed)
+        recollection = recollection_of(self._world.layout, work, update)
         is_poison = seed % 1000 < 1000 * self._world.swarm.poison
         if is_poison:
             update = _poisoned(update)
         delta = delta_of(seed, work.plan.parameters)
-        new = Trained(update.manifest.sha256, update.num_examples, delta, is_poison)
+        examples = update.num_examples
+        new = Trained(update.manifest.sha256, examples, delta, is_poison, recollection)
         known = self.updates.setdefault(job, new)
         if known.sha256 != new.sha256:
             self._fail("effect", f"{job} gave {new.sha256[:8]} after {known.sha256[:8]}")
@@ -135,6 +141,7 @@ class Ledger:
 
     def published(self, program: "Program", message: Outgoing) -> None:
         """See every message before it leaves."""
+        self._asked.see(message)
         if message.topic.kind is not Kind.RECEIPT:
             return
         receipt = decode_frame(message.payload).body(Receipt)
@@ -155,6 +162,7 @@ class Ledger:
     def looked(self, program: "Program") -> None:
         """Look at a program after a turn of its loop, or after its end."""
         self._check_bounds(program)
+        self._asked.check(self._fail)
         connection = program.connection
         if (
             connection.in_transaction
@@ -181,6 +189,7 @@ class Ledger:
         self._presence.pop(program.name, None)
         self._boots.pop(program.name, None)
         if memory is not None:
+            self._is_restored = True
             self.forgiven |= self.memory.receipted.keys() - memory.receipted.keys()
             self.memory = memory.copy()
 
@@ -250,6 +259,7 @@ class Ledger:
         if both:
             self._fail("effect", f"{min(both)[:6]} is refused and counted")
         self._check_receipts(refused)
+        check_budgets(connection, self.memory.grants, self._fail)
         open_rounds = self._check_rounds(connection, rows)
         self._check_tasks(connection, rows, open_rounds)
         self._check_presence("central", connection, "SELECT device, boot FROM devices")
@@ -362,12 +372,34 @@ class Ledger:
         head = self.memory.heads.get(task)
         if (base != head) if head else not oracle.is_first(base):
             self._fail("versions", f"{key} begins from {base[:8]}, not from {head}")
-        updates = [self.updates[(task, number, device)] for device in names]
-        expected = oracle.commit(base, [(one.examples, one.delta) for one in updates])
+        updates = {device: self.updates[(task, number, device)] for device in names}
+        expected = self._expected(oracle, task, base, self._summands(key, updates))
         if model != expected:
             self._fail("oracle", f"{key} of {names} is {model}, must be {expected}")
         self.memory.heads[task] = expected
         self.counts["committed"] += 1
+
+    def _summands(
+        self, key: tuple[str, int], updates: dict[str, Trained]
+    ) -> list[tuple[int, np.ndarray]]:
+        kept = self.memory.kept.setdefault(key[0], {})
+        try:
+            return summands_of(key[1], updates, kept, is_restored=self._is_restored)
+        except ValueError as error:
+            self._fail("memory", f"{key}: {error}")
+            return []
+
+    def _expected(
+        self, oracle: Oracle, task: str, base: str, updates: list[tuple[int, np.ndarray]]
+    ) -> str:
+        swarm = self._world.swarm
+        if not swarm.compressed:
+            return oracle.commit(base, updates)
+        ended = [end for key, end in self.memory.ended.items() if key[0] == task]
+        committed = sum(end[0] == "committed" for end in ended)  # this one with them
+        rounds = 1 if task == PROBE else swarm.rounds
+        codec = create(DOWNLINK.codec, DOWNLINK.codec_params)
+        return oracle.send(base, updates, codec, is_last=committed >= rounds)
 
     def _check_tasks(
         self,
@@ -403,7 +435,9 @@ def _poisoned(update: EncodedUpdate) -> EncodedUpdate:
     size = len(update.tail) if update.manifest.inline else 64
     tail = hashlib.sha256(update.manifest.sha256.encode()).digest() * (size // 32 + 1)
     sha256 = hashlib.sha256(tail).hexdigest()
-    manifest = update.manifest.model_copy(
-        update={"sha256": sha256, "size": len(tail), "inline": True}
-    )
-    return replace(update, manifest=manifest, tail=tail, file=None)
+    fields = {"sha256": sha256, "size": len(tail), "inline": update.gain is None}
+    manifest = update.manifest.model_copy(update=fields)
+    if update.gain is None or update.file is None:
+        return replace(update, manifest=manifest, tail=tail, file=None)
+    update.file.write_bytes(tail)
+    return replace(update, manifest=manifest, tail=hashlib.sha256(tail).digest())

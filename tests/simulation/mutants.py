@@ -15,6 +15,7 @@ import numpy as np
 from central.adapters import jobs as central_jobs
 from central.adapters.store import SqliteStore as CentralStore
 from central.adapters.stored_rounds import StoredRounds
+from central.core import downlink
 from central.core import rounds as round_rules
 from central.core import tasks as task_rules
 from central.core.rounds import Phase, StartAggregation
@@ -26,7 +27,7 @@ from central.service.uploads import Uploads
 from device_agent.adapters import job_run
 from device_agent.adapters.store import SqliteJobStore
 from device_agent.core.job import BEFORE_UPLOAD
-from device_agent.service.jobs import Jobs as DeviceJobs
+from device_agent.service.needs import Needs
 from device_agent.service.uploads import Uploads as DeviceUploads
 from regional_gateway.core import roster
 from regional_gateway.core.custody import Act
@@ -310,11 +311,11 @@ def _() -> tuple[Change, ...]:
 
 @mutant("a job begins to train before its graph is here")
 def _() -> tuple[Change, ...]:
-    def needed(self: DeviceJobs, record: Any) -> list[Any]:
+    def needed(self: Needs, record: Any) -> list[Any]:
         return real(self, record)[:1]
 
-    real = DeviceJobs._needed
-    return ((DeviceJobs, "_needed", needed),)
+    real = Needs.of
+    return ((Needs, "of", needed),)
 
 
 @mutant("a batch that met a full disk is dropped")
@@ -400,3 +401,12 @@ def _() -> tuple[Change, ...]:
 
     real = Orchestrator.__init__
     return ((Orchestrator, "__init__", init),)
+
+
+@mutant("what a compressed downlink leaves out is lost")
+def _() -> tuple[Change, ...]:
+    def compress(*given: Any) -> Any:
+        return replace(real(*given), residual=None)
+
+    real = downlink.compress
+    return ((downlink, "compress", compress),)

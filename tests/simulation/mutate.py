@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+import tests.simulation.budget_mutants  # noqa: F401 - it registers more of them
+from tests.simulation import memory_mutants  # noqa: F401 - adds its own to MUTANTS
 from tests.simulation.__main__ import play, scratch
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.world import silence_logs

@@ -1,21 +1,32 @@
 """The person in a simulated world: submits tasks until they are heard of, and meddles."""
 
 import json
+import random
 from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.network import Letter
+from tests.simulation.tiny import DOWNLINK
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _AGAIN_S = 25.0
+#: Of an update as raw-f32.
+_HEADER_BYTES = 12
 #: Submitted when all is well again, for every device: it must be completed.
 PROBE = "probe"
 #: What central has forgotten, the person does not know: a final status may be an older one.
 _INSISTS_S = 60.0
+
+#: What a task asks for, by what its devices are to keep.
+CODECS = {
+    "none": {"codec": "raw-f32"},
+    "feedback": {"codec": "topk", "codec_params": {"fraction": 0.4}},
+    "lazy": {"codec": "laq"},
+}
 
 
 class Person:
@@ -84,6 +95,10 @@ class Person:
         rng, swarm = world.work.rng, world.swarm
         is_probe = name == PROBE
         min_clients = swarm.devices if is_probe else rng.randint(1, swarm.devices)
+        # Drawn apart from the world's luck, which stays what it was in seeds without a budget.
+        luck = random.Random(f"budget-{world.seed}-{name}")
+        update_bits = 8 * (4 * world.layout.size + _HEADER_BYTES)
+        budget = luck.choice((None, None, update_bits, 2 * update_bits))
         fields = {
             "task": name,
             "model": "mlp",
@@ -94,10 +109,14 @@ class Person:
             "deadline_s": 40 if is_probe else rng.choice((20, 40, 90)),
             "selection_timeout_s": 3000 if is_probe else 60,
             "on_shortfall": "extend" if is_probe else swarm.on_shortfall,
-            "codec": "raw-f32",
+            **CODECS[swarm.memory],
+            **({"downlink": DOWNLINK.model_dump()} if swarm.compressed else {}),
             "requires": {"backend": world.backend},
             "strategy": "fedavg",
             "selection": rng.choice(("all", "random")),
             "seed": rng.randrange(1000),
+            "uplink_budget_bits": None if is_probe or swarm.memory == "lazy" else budget,
+            "budget_max_clock": luck.randint(1, 3),
+            "budget_bid_share": luck.choice((0.0, 0.5, 1.0)),
         }
         return json.dumps(fields).encode()

@@ -19,12 +19,13 @@ from central.service.orchestrator import Orchestrator
 from central.service.ports import ExportModel, Job, JobDelayed, JobFailed
 from device_agent import app as device_app
 from device_agent.adapters.job_run import JobError, JobRun
+from device_agent.adapters.model_rebuild import RebuildError
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import SCHEMA_VERSION as DEVICE_VERSION
 from device_agent.app import Device
 from device_agent.core.job import Refusal
 from device_agent.core.policy import LocalPolicy
-from device_agent.service.ports import TrainingFailed, TrainingFinished, Work
+from device_agent.service.ports import RebuildFailed, TrainingFailed, TrainingFinished, Work
 from device_agent.settings import DeviceSettings
 from regional_gateway import app as gateway_app
 from regional_gateway.adapters.store import SCHEMA as GATEWAY_SCHEMA
@@ -206,7 +207,8 @@ class DeviceProgram(Program):
 
     def assign(self, work: Work | None) -> None:
         """Be the port ``Worker``."""
-        if work is not None and self._in_hand is not None and work.key == self._in_hand.key:
+        known = self._in_hand
+        if work and known and (work.key, work.start) == (known.key, known.start):
             return
         self._in_hand = work
         self._order += 1
@@ -223,6 +225,8 @@ class DeviceProgram(Program):
         assert self.job_run is not None
         try:
             update = self.job_run.run(work, lambda _: None, lambda: False)
+        except RebuildError as error:
+            self.queue.put(RebuildFailed(work.key, str(error)))
         except JobError as error:
             self.queue.put(TrainingFailed(work.key, error.cause))
         except Exception as error:  # noqa: BLE001 - as the real worker's thread does

@@ -4,7 +4,7 @@ Every seed leaves most faults out, so that those that are left can be plenty.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 YEAR_S = 365.25 * 86_400.0
 
@@ -53,6 +53,10 @@ class Swarm:
     unlike_brokers: bool = False
     #: Whether devices need a second object, a training graph.
     graphs: bool = True
+    #: What devices keep from round to round: ``none``, ``feedback`` or ``lazy``.
+    memory: str = "none"
+    #: Whether new models travel as deltas; then there are rounds enough for some.
+    compressed: bool = False
     #: Whether a last task is asked for when all is well again, which every device must take part in.
     probe: bool = True
 
@@ -66,11 +70,14 @@ def swarm_of(seed: int) -> Swarm:
         return pick(values) if rng.random() < probability else 0.0
 
     is_large = rng.random() < 0.02
-    return Swarm(
+    memory = random.Random(f"memory-{seed}").choice(("none", "none", "feedback", "lazy"))
+    more = 0 if memory == "none" else 2  # rounds, in which a memory may be in force
+    drawn = Swarm(
         regions=pick((1, 2, 2)) if is_large else pick((1,) * 9 + (2,)),
         devices=pick((3, 4)) if is_large else pick((1, 1, 1, 1, 2, 2, 2, 3)),
         tasks=pick((1, 2)) if is_large else 1,
-        rounds=pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 1, 2)),
+        rounds=more + (pick((2, 3)) if is_large else pick((1, 1, 1, 1, 1, 1, 2))),
+        memory=memory,
         faulty_s=pick((60.0, 90.0)) if is_large else pick((8.0, 15.0, 25.0)),
         loss=sometimes(0.6, 0.02, 0.1, 0.25, 0.5),
         duplicate=sometimes(0.5, 0.05, 0.1, 0.3),
@@ -93,4 +100,6 @@ def swarm_of(seed: int) -> Swarm:
         probe=rng.random() < 0.07,
         unlike_brokers=rng.random() < 0.2,
         graphs=rng.random() < 0.25,
+        compressed=rng.random() < 0.15,
     )
+    return replace(drawn, rounds=drawn.rounds + 2) if drawn.compressed else drawn

@@ -11,6 +11,7 @@ from device_agent.service.ports import TrainingRequest, TrainingResult, Vitals
 from learning.data.dataset import Dataset
 from schemas.limits import MIB
 from schemas.messages import Capabilities, DataDescription
+from schemas.tasks import Downlink
 from updates.layout import Layout
 
 CLASSES = 10
@@ -20,6 +21,8 @@ SMALL = Layout.of({"b": (2,), "w": (3, 2)})
 LARGE = Layout.of({"w": (66_000,)})
 #: Stands for a training graph; the trainer looks that it is there, and whole.
 GRAPH = b"tiny graph"
+#: Of a compressed downlink: drops most of a small model's values in each round.
+DOWNLINK = Downlink(codec="topk", codec_params={"fraction": 0.4})
 #: Cancels only in one order of adding, so that a sum in another order shows.
 _BIG = np.float32(2.0**60)
 

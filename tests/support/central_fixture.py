@@ -13,6 +13,7 @@ from central.service.desk import Desk
 from central.service.orchestrator import Orchestrator
 from central.service.ports import Prepared
 from schemas import topics
+from schemas.bids import Bid
 from schemas.envelope import decode_frame
 from schemas.ids import transfer_id
 from schemas.messages import (
@@ -239,13 +240,18 @@ class CentralRig:
 
     def update_frame(self, device, assignment, value=1.0, examples=10, **changes):
         """Return (xfer, frame) of one device's update."""
-        codec = create(assignment.plan.codec, assignment.plan.codec_params)
-        vector = np.full(self.modeler.layout.size, value, np.float32)
         payload = changes.pop("payload", None)
+        vector = np.full(self.modeler.layout.size, value, np.float32)
         if payload is None:
+            codec = create(assignment.plan.codec, assignment.plan.codec_params)
             payload = codec.encode(vector, self.modeler.layout, np.random.default_rng(0))
-        manifest, tail = describe(payload, inline=True)
+        bids = assignment.plan.bids
+        manifest, tail = describe(payload, inline=not bids)
         tail = changes.pop("tail", tail)
+        clock = changes.pop("clock", 0)
+        if bids:
+            bid = Bid(value * value * vector.size, clock, manifest.size).encode()
+            changes.setdefault("bid", bid)
         fields = {
             "task": assignment.task,
             "round": assignment.round,

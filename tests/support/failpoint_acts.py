@@ -10,14 +10,20 @@ from tests.support.failpoint_play import DEVICES, ROUNDS, SMALL, Play, Step, is_
 TIMES = 3
 _TRAINED = {"epochs": 1, "batch_size": 32}
 #: An update of 0.76 MB: three chunks.
-_LARGE = {"model": "mlp", "model_params": {"hidden": [400, 400]}, "codec": "raw-f32"}
+_MLP = {"model": "mlp", "model_params": {"hidden": [400, 400]}}
+_LARGE = {**_MLP, "codec": "raw-f32"}
 
 small = one_task(**SMALL)
 trained = one_task(**SMALL, training=_TRAINED)
 long_drill = one_task(**SMALL, rounds=4 * ROUNDS)
 long_trained = one_task(**SMALL, rounds=4 * ROUNDS, training=_TRAINED)
+compressed = one_task(**SMALL, training=_TRAINED, downlink={"codec": "topk"})
 stateful = one_task(**SMALL, training={**_TRAINED, "keep_state": True})
+remembering = one_task(**SMALL, codec="laq")
+remembering_much = one_task(**_MLP, codec="topk", training=_TRAINED)
 large = one_task(**_LARGE, training=_TRAINED)
+#: Two of three updates of 2.6 KB fit.
+budgeted = one_task(**SMALL, training=_TRAINED, codec="raw-f32", uplink_budget_bits=44_000)
 late = one_task(**SMALL, training=_TRAINED, min_clients=2, cohort=3)
 late_large = one_task(**_LARGE, training=_TRAINED, min_clients=2, cohort=3, rounds=12)
 

@@ -36,6 +36,13 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.refusal.counted",
     ),
     **_acts("central", acts.large, "central.upload.whole"),
+    **_acts(
+        "central",
+        acts.budgeted,
+        "central.bid.answered",
+        "central.bid.heard",
+        "central.bids.granted",
+    ),
     **_acts("central", acts.late_large, "central.object.discarded", "transport.object.removed"),
     **_acts(
         "central",
@@ -56,6 +63,7 @@ _ACTS: dict[tuple[str, str], Act] = {
         "central.preparation.stored",
         "transport.object.written",
     ),
+    **_acts("central", acts.compressed, "central.delta.stored"),
     **_acts("central", acts.cancels, "central.task.cancelled"),
     **_acts("central", acts.pauses, "central.task.controlled"),
     **_acts("central", acts.abandons, "central.round.abandoned"),
@@ -105,7 +113,16 @@ _ACTS: dict[tuple[str, str], Act] = {
         "device.update.fsynced",
         "device.update.adopted",
     ),
+    **_acts("device", acts.remembering, "device.memory.chosen", "device.memory.stored"),
+    **_acts(
+        "device",
+        acts.remembering_much,
+        "device.memory.written",
+        "device.memory.fsynced",
+        "device.memory.adopted",
+    ),
     **_acts("device", acts.stateful, "device.state.written", "device.state.stored"),
+    **_acts("device", acts.compressed, "device.model.rebuilt"),
     **_acts("device", acts.cancels, "device.job.cancelled"),
     **_acts(
         "device",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.base import PersonMessage, WireMessage
+from schemas.bids import Bid
 from schemas.envelope import Header, encode_frame
 from schemas.ids import transfer_id
 from schemas.limits import DEFAULT_CHUNK_BYTES
@@ -26,6 +27,8 @@ from schemas.messages import (
     Heartbeat,
     JobRef,
     JobStatus,
+    LazyTerms,
+    ModelDelta,
     Need,
     Next,
     NoJob,
@@ -37,6 +40,7 @@ from schemas.messages import (
 )
 from schemas.tasks import (
     CentralState,
+    Downlink,
     ParkedNote,
     Privacy,
     Requirements,
@@ -110,8 +114,10 @@ PLAN = TrainingPlan(
     ),
     codec="int8",
     codec_params={"block": 1024},
+    memory="lazy",
     privacy=Privacy(clip_norm=1.5),
     requires=Requirements(memory_mb=256, backend="torch", battery_percent=20),
+    downlink=Downlink(codec="topk", codec_params={"fraction": 0.25}),
 )
 SETTLED = Settlement(
     task=TASK, round=2, counted=(DEVICE,), discarded=("dev-2",), reason="late by 3 s"
@@ -163,9 +169,23 @@ EXAMPLES: tuple[Example, ...] = (
             model=ObjectManifest(sha256=MODEL_SHA, size=DEFAULT_CHUNK_BYTES + 1),
             settled=(SETTLED,),
             graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
+            references=(2, 0),
+            lazy=LazyTerms(threshold=0.125, examples=1200),
+            deltas=(
+                ModelDelta(
+                    base=GRAPH_SHA,
+                    result=LAYOUT_SHA,
+                    object=ObjectManifest(sha256=XFER * 2, size=DEFAULT_CHUNK_BYTES),
+                ),
+                ModelDelta(
+                    base=LAYOUT_SHA,
+                    result=MODEL_SHA,
+                    object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
+                ),
+            ),
         ),
         src="central",
-        tail=DIGESTS + b"\x33" * 32,
+        tail=DIGESTS + b"\x33" * 32 + b"\x44" * 32 + INLINE,
         header=(("aud", "gw/north"), ("task", TASK), ("round", 3), ("corr", "f" * 32)),
     ),
     Example(
@@ -192,15 +212,19 @@ EXAMPLES: tuple[Example, ...] = (
             task=TASK,
             round=3,
             device=DEVICE,
-            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE), inline=True),
-            codec="int8",
+            object=ObjectManifest(sha256=INLINE_SHA, size=len(INLINE)),
+            codec="ecsq",
+            codec_params={"bits": 1.0},
             layout_sha256=LAYOUT_SHA,
             base_model_sha256=MODEL_SHA,
             num_examples=600,
             metrics={"loss": 0.125, "accuracy": 0.9375},
             train_s=2.5,
+            wire_bytes=(2345, 67890),
+            reference=2,
+            bid=Bid(gain=1.5, clock=3, size_bytes=len(INLINE)).encode(),
         ),
-        tail=INLINE,
+        tail=bytes.fromhex(INLINE_SHA),
         signature=b"signature",
         header=(("task", TASK), ("round", 3)),
     ),
@@ -240,10 +264,16 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         strategy_params={"server_lr": 0.1},
         codec="topk",
         codec_params={"fraction": 0.01},
+        error_feedback=True,
+        downlink=Downlink(codec="fp16"),
         selection="all",
         target=Target(metric="accuracy", value=0.9),
         privacy=Privacy(clip_norm=2.0),
         seed=5,
+        uplink_budget_bits=8_000_000,
+        budget_max_clock=5,
+        budget_bid_share=0.25,
+        scale_exponent=0.5,
     ),
     "plain.control": TaskControl(action="pause"),
     "plain.status": TaskStatus(
@@ -259,7 +289,19 @@ PLAIN: dict[str, PersonMessage | WireMessage] = {
         min_clients=2,
         metrics={"accuracy": 0.5},
         model_sha256=MODEL_SHA,
-        history=(RoundSummary(round=2, outcome="committed", clients=2, seconds=1.5),),
+        history=(
+            RoundSummary(
+                round=2,
+                outcome="committed",
+                clients=2,
+                seconds=1.5,
+                uplink_wire_bytes=2345,
+                codecs={"ecsq bits=1.0": 2},
+                bids=5,
+                granted=2,
+            ),
+        ),
+        uplink_ratio=31.5,
         ts=1760000000.25,
     ),
     "plain.central": CentralState(

@@ -47,7 +47,7 @@ class StcCodec(Codec):
     codec_id: ClassVar[str] = "stc"
     number: ClassVar[int] = 19
 
-    fraction: float = 0.01
+    fraction: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the fraction."""

@@ -31,6 +31,8 @@ class Contribution:
     codec: Codec
     load: Callable[[], bytes]
     metrics: dict[str, float] = field(default_factory=dict)
+    #: The device's round that it builds on, where its codec needs one; 0: none.
+    reference: int = 0
 
     def add_into(self, accumulator: F64, weight: float) -> None:
         """Add ``weight`` times the update to ``accumulator``, shape ``(layout.size,)``."""
@@ -48,10 +50,12 @@ class Contributions(Sequence[Contribution]):
     Attributes:
         model: The global model that the clients started from, shape ``(n,)``, not writable.
         items: One a client.
+        scale: Factor of the server's step, by ``core.budget.selection_scale``.
     """
 
     model: F32
     items: tuple[Contribution, ...]
+    scale: float = 1.0
 
     def __len__(self) -> int:
         """Return the number of clients."""

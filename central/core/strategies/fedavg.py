@@ -18,7 +18,10 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class FedAvg:
-    """``model + server_lr * sum(n_i * update_i) / sum(n_i)``, or unweighted: each ``n_i`` is 1."""
+    """``model + server_lr * sum(n_i * update_i) / sum(n_i)``, or unweighted: each ``n_i`` is 1.
+
+    The step is multiplied by ``Contributions.scale``, which is 1 unless the task asks otherwise.
+    """
 
     server_lr: float = 1.0
     weighted: bool = True
@@ -41,7 +44,8 @@ class FedAvg:
             weight = float(contribution.num_examples) if self.weighted else 1.0
             contribution.add_into(total, weight)
             weights += weight
-        return state, _move(contributions.model, total, self.server_lr / weights)
+        step = contributions.scale * self.server_lr / weights
+        return state, _move(contributions.model, total, step)
 
 
 def _move(model: F32, total: F64, scale: float) -> F32:

@@ -22,6 +22,15 @@ def _fedavg(**params: Any) -> Strategy:  # noqa: ANN401
 BUILT_IN: dict[str, Callable[..., Strategy]] = {"fedavg": _fedavg, "mean": _mean}
 
 
+#: Those that move the model by ``Contributions.scale`` of their step.
+SCALED = frozenset(BUILT_IN)
+
+
+def weighs_examples(name: str) -> bool:
+    """Tell whether a strategy weighs each update by its examples; all do but ``mean``."""
+    return name != "mean"
+
+
 def create(
     name: str,
     params: Mapping[str, object],

@@ -179,15 +179,28 @@ def test_a_database_that_was_never_restored_goes_on_as_it_was(rig):
     assert rig.store.epoch() == 0
 
 
+_TO_VERSION_1 = (
+    "DROP INDEX rounds_by_delta; ALTER TABLE rounds DROP COLUMN delta_sha256; "
+    "ALTER TABLE rounds DROP COLUMN delta_bytes; "
+    "DROP INDEX contributions_counted; DROP INDEX rounds_committed; "
+    "ALTER TABLE contributions DROP COLUMN codec; "
+    "ALTER TABLE contributions DROP COLUMN codec_params; "
+    "DROP TABLE traffic; ALTER TABLE contributions DROP COLUMN uplink_wire_bytes; "
+    "ALTER TABLE contributions DROP COLUMN downlink_wire_bytes; "
+    "ALTER TABLE contributions DROP COLUMN reference; ALTER TABLE tasks DROP COLUMN lazy; "
+    "DROP INDEX tasks_by_graph; ALTER TABLE tasks DROP COLUMN graph_sha256; "
+    "DROP TABLE restores; PRAGMA user_version = 1"
+)
+
+
 def test_a_database_of_the_first_version_gets_the_table(tmp_path):
     path = tmp_path / "central.db"
-    first = SCHEMA.replace("restores", "other").replace(",\n    graph_sha256 TEXT", "")
-    first = "".join(line for line in first.splitlines(keepends=True) if "graph" not in line)
-    old = open_database(path, first, 1)
+    old = open_database(path, SCHEMA, SCHEMA_VERSION)
+    old.executescript(_TO_VERSION_1)
     old.close()
     new = open_database(path, SCHEMA, SCHEMA_VERSION, MIGRATIONS)
     fresh = open_database(tmp_path / "fresh.db", SCHEMA, SCHEMA_VERSION, MIGRATIONS)
-    for table in ("restores", "tasks"):
+    for table in ("restores", "tasks", "rounds", "contributions", "traffic"):
         columns = f"SELECT name, type, \"notnull\" FROM pragma_table_info('{table}')"
         assert new.execute(columns).fetchall() == fresh.execute(columns).fetchall()
     indexes = "SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name"

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.adapters.job_run import JobError, JobRun
+from device_agent.adapters.model_rebuild import RebuildError
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.store import SqliteJobStore, open_store
 from device_agent.app import Device, compose
 from device_agent.core.job import JobKey, Refusal
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.ports import (
+    RebuildFailed,
     Trainer,
     TrainingError,
     TrainingFailed,
@@ -105,15 +107,20 @@ class BenchWorker:
         self.begun: list[JobKey] = []
 
     def assign(self, work: Work | None) -> None:
-        if work is not None and (self.work is None or work.key != self.work.key):
+        is_same = self.work and work and (work.key, work.start) == (self.work.key, self.work.start)
+        if work is not None and not is_same:
             self.begun.append(work.key)
-        self.work = work
+            self.work = work
+        elif work is None:
+            self.work = None
 
     def result(self) -> WorkerEvent:
         assert self.run is not None
         assert self.work is not None
         try:
             update = self.run.run(self.work, lambda _: None, lambda: False)
+        except RebuildError as error:
+            return RebuildFailed(self.work.key, str(error))
         except JobError as error:
             return TrainingFailed(self.work.key, error.cause)
         except TrainingError as error:
@@ -206,13 +213,15 @@ class Bench:
         return Bench(self.path, self.policy, **(kept | changes))
 
     def give(self, event: object) -> list[Outgoing]:
-        """Handle one event as the loop does, with what is due then, and keep what is sent.
+        """Handle one event as the loop does, with what is due a moment later; keep what is sent.
 
         Events are far enough from each other for each word on a job to be told.
         """
-        self.now_s += PACE_S
         with transaction(self.connection):
             sent = list(self.agent.handle(event, self.now_s))
+        self.agent.after_commit()
+        self.now_s += PACE_S
+        with transaction(self.connection):
             due_s = self.agent.next_due_s(self.now_s)
             if due_s is not None and due_s <= self.now_s:
                 sent += self.agent.tick(self.now_s)

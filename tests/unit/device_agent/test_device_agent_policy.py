@@ -166,7 +166,10 @@ def test_a_graph_of_2_mib_is_not_taken_where_what_it_may_hold_does_not_fit():
 
 
 def test_a_drill_needs_only_copies_of_the_model():
-    assert needed_bytes(plan(epochs=0), is_warm=False) == 3 * 4 * 1000
+    drill = plan(epochs=0)
+    assert needed_bytes(drill, is_warm=False) == 3 * 4 * 1000
+    bids = drill.model_copy(update={"bids": True})
+    assert needed_bytes(bids, is_warm=False) == 4 * 4 * 1000
 
 
 def test_a_loaded_library_is_not_counted_again():

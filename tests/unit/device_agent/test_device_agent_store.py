@@ -9,8 +9,11 @@ from device_agent.adapters.store import SqliteJobStore, open_store
 from device_agent.core.job import JobKey
 
 _TO_VERSION_2 = (
+    "DROP TABLE upload_times; DROP TABLE memories; ALTER TABLE jobs DROP COLUMN reference;"
+    "ALTER TABLE jobs DROP COLUMN lazy;"
     "DROP INDEX jobs_created; ALTER TABLE jobs DROP COLUMN graph;"
-    "ALTER TABLE jobs DROP COLUMN graph_digests; PRAGMA user_version = 2"
+    "ALTER TABLE jobs DROP COLUMN graph_digests; ALTER TABLE jobs DROP COLUMN deltas;"
+    "ALTER TABLE jobs DROP COLUMN delta_digests; PRAGMA user_version = 2"
 )
 _TO_VERSION_1 = f"{_TO_VERSION_2}; ALTER TABLE jobs DROP COLUMN receipt; PRAGMA user_version = 1"
 

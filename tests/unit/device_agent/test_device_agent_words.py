@@ -18,8 +18,8 @@ from device_agent_bench import (
     statuses,
 )
 
-from device_agent.core.job import JobKey, JobState
-from device_agent.core.jobs import accept
+from device_agent.core.job import JobKey, JobState, Refusal
+from device_agent.core.jobs import accept, reject
 from device_agent.service.ports import TrainingError
 from device_agent.service.statuses import PACE_S, Statuses
 from device_agent.service.wire import Wire
@@ -159,6 +159,8 @@ def test_nothing_is_sent_by_a_tick_while_disconnected(bench):
 
 
 def test_what_the_device_does_not_know_changes_nothing(bench):
+    question = decode_frame(of_kind(bench.sent, Kind.NEXT)[-1].payload).header.id
+    bench.send(Kind.TASK, NoJob(), corr=question)
     assert bench.give(object()) == []
     body = Next()
     assert bench.send(Kind.TASK, body) == []
@@ -170,21 +172,36 @@ def test_what_the_device_does_not_know_changes_nothing(bench):
 def test_of_what_changes_within_a_moment_only_the_latest_is_told(tmp_path):
     words = Statuses(Wire(OWN, FrameWriter(DEVICE, 1, np.random.default_rng(0), lambda: 0.0)))
     job, _ = accept(JobKey(TASK, 1))
-    words.put(job)
-    words.put(replace(job, state=JobState.TRAINING))
+    words.put(job, 9.7)
+    words.put(replace(job, state=JobState.TRAINING), 9.8)
+    assert words.due(9.9) == []
     assert states(words.due(10.0)) == ["training"]
     words.committed()
-    words.put(replace(job, state=JobState.UPLOADING))
+    words.put(replace(job, state=JobState.UPLOADING), 10.1)
     assert words.due(10.1) == []
-    words.put(replace(job, state=JobState.DONE))
+    words.put(replace(job, state=JobState.DONE), 10.2)
     assert words.next_due_s() == 10.0 + PACE_S
     assert states(words.due(10.3)) == ["done"]
+
+
+def test_a_job_that_ends_within_a_moment_is_told_once_and_a_refusal_at_once(tmp_path):
+    words = Statuses(Wire(OWN, FrameWriter(DEVICE, 1, np.random.default_rng(0), lambda: 0.0)))
+    job, _ = accept(JobKey(TASK, 1))
+    words.put(job, 10.0)
+    words.put(replace(job, state=JobState.DONE), 10.1)
+    assert words.due(10.2) == []
+    assert states(words.due(10.25)) == ["done"]
+    words.committed()
+    assert words.next_due_s() is None
+    refused, _ = reject(JobKey(TASK, 2), Refusal("policy", "not here"))
+    words.put(refused, 11.0)
+    assert states(words.due(11.0)) == ["rejected"]
 
 
 def test_a_word_whose_turn_was_undone_is_told_again(tmp_path):
     words = Statuses(Wire(OWN, FrameWriter(DEVICE, 1, np.random.default_rng(0), lambda: 0.0)))
     job, _ = accept(JobKey(TASK, 1))
-    words.put(job)
+    words.put(job, 9.0)
     assert states(words.due(10.0)) == ["accepted"]
     assert states(words.due(10.0)) == ["accepted"]
     words.committed()

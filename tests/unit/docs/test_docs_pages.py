@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas import base, envelope, messages, tasks, topics
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutate import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"

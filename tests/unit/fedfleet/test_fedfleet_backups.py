@@ -61,8 +61,8 @@ def add_round(opened, objects, number):
             (number, model),
         )
         opened.execute(
-            "INSERT INTO contributions VALUES"
-            " ('t', ?, 'd', 'eu', ?, ?, ?, 1, '{}', 0, NULL, NULL)",
+            "INSERT INTO contributions (task, round, device, region, xfer, sha256, size,"
+            " num_examples, metrics, accepted_s) VALUES ('t', ?, 'd', 'eu', ?, ?, ?, 1, '{}', 0)",
             (number, f"x{number}", sha256, len(payload)),
         )
         if not number % 2:

@@ -67,6 +67,7 @@ def test_flags_become_the_fields_of_a_task(world):
     result = run(
         "submit", "--task", "mine", "--model", "mlp", "--rounds", "3", "--min-clients", "2",
         "--region", "north", "--learning-rate", "0.1", "--set", "training.momentum=0",
+        "--downlink", "topk", "--set", "downlink.codec_params.fraction=0.1",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert json.loads(world.published[0].payload) == {
@@ -76,7 +77,29 @@ def test_flags_become_the_fields_of_a_task(world):
         "min_clients": 2,
         "regions": ["north"],
         "training": {"learning_rate": 0.1, "momentum": 0},
+        "downlink": {"codec": "topk", "codec_params": {"fraction": 0.1}},
     }
+
+
+def test_a_codec_s_settings_become_one_field_of_a_task(world):
+    world.answer = answering(status("mine"))
+    result = run(
+        "submit", "--task", "mine", "--model", "mlp", "--codec", "auto",
+        "--codec-param", "accuracy=small",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    task = json.loads(world.published[0].payload)
+    assert (task["codec"], task["codec_params"]) == ("auto", {"accuracy": "small"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "bits"),
+    [("--uplink-budget-bits", "5000", 5000), ("--uplink-budget-kib", "3", 24_576)],
+)
+def test_a_budget_is_given_in_bits_or_in_kib(world, option, value, bits):
+    world.answer = answering(status("mine"))
+    assert run("submit", "--task", "mine", "--model", "mlp", option, value).exit_code == 0
+    assert json.loads(world.published[0].payload)["uplink_budget_bits"] == bits
 
 
 def test_a_rejected_task_shows_the_reason_and_exits_1(world):
@@ -102,6 +125,7 @@ def test_what_central_would_refuse_is_still_sent_to_it(world):
         (TASK_JSON, "--model", "mlp"),
         ("--set", "novalue"),
         ("--rounds", "x"),
+        ("--uplink-budget-bits", "8000", "--uplink-budget-kib", "1"),
         (TASK_JSON, "--broker", "http://host"),
         (TASK_JSON, "--mqtt-protocol", "4"),
     ],
@@ -175,6 +199,21 @@ def test_status_shows_the_rounds_of_a_task(world):
     assert "0.7500" in result.stdout
     assert "a" * 64 in result.stdout
     assert json.loads(run("status", "t-1", "--json").stdout)["task"] == "t-1"
+
+
+def test_status_tells_bytes_ratios_and_codecs_and_draws_them(world, tmp_path):
+    name, payload = status(
+        updates_accepted=2, uplink_bytes=1000, downlink_bytes=8000, uplink_wire_bytes=4000,
+        downlink_wire_bytes=9000, uplink_ratio=8.0, uplink_wire_ratio=2.0,
+        codecs={"int8": 1, "fp16": 1}, history=(ROUND,),
+    )  # fmt: skip
+    world.retained[name] = payload
+    result = run("status", "t-1", "--plot", str(tmp_path / "t.png"))
+    assert result.exit_code == 0, result.stderr
+    assert "updates up 1.0 kB (8.0 x smaller than float32), models down 8.0 kB" in result.stdout
+    assert "on the wire up 4.0 kB (2.0 x smaller), down 9.0 kB" in result.stdout
+    assert "picked by devices in the last round: fp16: 1, int8: 1" in result.stdout
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("verb", ["status", "watch", "cancel"])

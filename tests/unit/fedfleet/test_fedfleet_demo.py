@@ -86,6 +86,25 @@ def test_the_task_that_is_submitted_is_the_plans(fleet, tmp_path):
     assert (task["rounds"], task["codec"], task["min_clients"]) == (3, "float32", 2)
 
 
+def test_a_codec_s_settings_are_json_or_one_by_one(fleet, tmp_path):
+    result = run(
+        tmp_path, "--codec", "symmetric", "--codec-params", '{"bits": 8, "stochastic": true}',
+        "--codec-param", "bits=4", "--codec-param", "scope=vector",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    task = json.loads(fleet.published[0].payload)
+    assert task["codec_params"] == {"bits": 4, "stochastic": True, "scope": "vector"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--codec-params", "[1]"), ("--codec-params", "{"), ("--codec-param", "bits")]
+)
+def test_settings_that_are_no_settings_are_a_usage_error(fleet, tmp_path, arguments):
+    result = run(tmp_path, *arguments)
+    assert result.exit_code == 2
+    assert not fleet.published
+
+
 def test_as_json_stdout_is_one_object(fleet, tmp_path):
     found = json.loads(run(tmp_path, "--json").stdout)
     assert (found["rounds_committed"], found["accuracy"]) == (1, 0.75)

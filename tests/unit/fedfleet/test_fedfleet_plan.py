@@ -149,6 +149,13 @@ def test_a_flag_overrides_the_recipe():
     assert (task.training.epochs, task.min_clients, task.cohort) == (5, 2, 8)
 
 
+def test_a_downlink_is_coded_when_it_is_asked_for():
+    assert "downlink" not in plan_of().submission
+    task = TaskSubmission.model_validate(plan_of(downlink="topk").submission)
+    assert task.downlink is not None
+    assert task.downlink.codec == "topk"
+
+
 def test_more_clients_than_devices_cannot_end_a_round():
     with pytest.raises(PlanError, match="min_clients: 9 is above devices: 8"):
         plan_of(min_clients=9)

@@ -3,16 +3,17 @@ from dataclasses import replace
 
 import pytest
 
-from fedfleet.testbed.plot import save_plot, series
+from fedfleet.testbed.plot import Point, save_plot, series
 from fedfleet.testbed.report import Outcome, as_object, as_text
 from schemas.tasks import RoundSummary, TaskStatus
 
 ROUNDS = (
     RoundSummary(round=0, outcome="committed", clients=2, uplink_bytes=500_000,
-                 downlink_bytes=1_500_000, seconds=0.5, metrics={"accuracy": 0.5}),
-    RoundSummary(round=1, outcome="abandoned", reason="deadline", downlink_bytes=1_000_000),
+                 downlink_bytes=1_500_000, uplink_wire_bytes=750_000, seconds=0.5, metrics={"accuracy": 0.5}),
+    RoundSummary(round=1, outcome="abandoned", reason="deadline", downlink_bytes=1_000_000,
+                 uplink_wire_bytes=250_000),
     RoundSummary(round=2, outcome="committed", clients=2, uplink_bytes=500_000,
-                 downlink_bytes=1_500_000, seconds=0.5, metrics={"accuracy": 0.75}),
+                 downlink_bytes=1_500_000, uplink_wire_bytes=750_000, seconds=0.5, metrics={"accuracy": 0.75}),
 )  # fmt: skip
 
 
@@ -58,11 +59,11 @@ def test_the_text_has_a_line_for_each_round_and_names_the_folder(outcome):
 
 
 def test_bytes_of_an_abandoned_round_count_in_the_picture():
-    assert series(ROUNDS) == ([0, 2], [0.5, 0.75], [2.0, 5.0])
+    assert series(ROUNDS) == [Point(0, 0.5, 0.5, 0.75), Point(2, 0.75, 1.0, 1.75)]
 
 
 def test_without_measurements_the_picture_is_empty():
-    assert series(()) == ([], [], [])
+    assert series(()) == []
 
 
 @pytest.mark.parametrize("rounds", [ROUNDS, ()])

@@ -19,6 +19,8 @@ ROUND = RoundSummary(
     seconds=1.25,
     uplink_bytes=1000,
     downlink_bytes=8000,
+    uplink_wire_bytes=2000,
+    downlink_wire_bytes=9000,
     metrics={"accuracy": 0.9, "loss": 0.25},
 )
 
@@ -87,7 +89,22 @@ def test_the_table_of_rounds_shows_accuracy_seconds_bytes_and_ratio():
         "8.0",
         "kB",
         "8.0",
+        "2.0",
+        "kB",
+        "9.0",
+        "kB",
+        "4.0",
     ]
+
+
+def test_what_was_granted_is_a_column_where_a_round_had_a_budget():
+    with_budget = ROUND.model_copy(update={"bids": 8, "granted": 3})
+    lines = rounds_table([ROUND, with_budget], 1000).splitlines()
+    assert lines[0].split()[-1] == "granted"
+    assert lines[-2].split()[-1] == "-"
+    assert lines[-1].endswith("3 of 8 bids")
+    assert round_line(with_budget, 1000).endswith("granted 3 of 8 bids")
+    assert "granted" not in rounds_table([ROUND], 1000) + round_line(ROUND, 1000)
 
 
 def test_an_abandoned_round_tells_why():

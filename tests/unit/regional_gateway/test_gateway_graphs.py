@@ -130,7 +130,7 @@ def test_a_tail_that_does_not_fit_model_and_graph_is_refused(rig, change):
 
 def test_a_database_of_version_1_takes_assignments_with_graphs(tmp_path):
     path = tmp_path / "gateway.db"
-    open_database(path, SCHEMA.replace("    graph TEXT,\n", ""), 1).close()
+    open_database(path, SCHEMA.replace("    graph TEXT,\n    deltas TEXT,\n", ""), 1).close()
     with pytest.raises(sqlite3.OperationalError, match="no such column: graph"):
         SqliteStore(open_database(path, SCHEMA, 1)).assignments()
     connection = open_database(path, SCHEMA, SCHEMA_VERSION, MIGRATIONS)

@@ -260,6 +260,30 @@ def test_the_largest_plan_and_the_longest_cohort_fit_one_frame_with_an_inline_mo
     assert frame.body(Assignment) == largest
 
 
+def test_the_longest_cohort_fits_with_its_references_and_the_settings_of_any_codec():
+    """A codec's settings are few: none has more than these."""
+    largest = read(
+        "task.assign",
+        cohort=[f"{number:032d}" for number in range(MAX_COHORT)],
+        references=[(1 << 31) - 1] * MAX_COHORT,
+        settled=[],
+        plan__model_params={f"{number:064d}": "\x01" * 60 for number in range(32)},
+        plan__codec_params={f"{number:064d}": "x" * 60 for number in range(4)},
+        plan__training__frozen=["x" * 100] * 32,
+    )
+    header = WRITER["EXAMPLES"][3].build_header()
+    tail = b"m" * largest.model.tail_bytes() + b"g" * largest.graph.tail_bytes()
+    assert decode_frame(encode_frame(header, largest, tail)).body(Assignment) == largest
+
+
+def test_references_are_those_of_the_cohort_in_its_order():
+    told = read("task.assign", cohort=["a", "b"], references=[0, 7])
+    assert (told.reference("a"), told.reference("b"), told.reference("c")) == (0, 7, 0)
+    assert read("task.assign", references=[]).reference("dev-1") == 0
+    short = read("task.assign", cohort=["a", "b"], references=[7])
+    assert short.fault(0) == "references: 1, the cohort has 2"
+
+
 def test_the_digests_of_the_largest_model_and_graph_fit_one_frame():
     model = ObjectManifest(sha256=SHA, size=MAX_OBJECT_BYTES)
     graph = ObjectManifest(sha256=SHA, size=MAX_GRAPH_BYTES)
@@ -270,7 +294,7 @@ def test_the_digests_of_the_largest_model_and_graph_fit_one_frame():
 def test_a_tail_is_the_models_and_then_the_graphs():
     model = ObjectManifest(sha256=SHA, size=5, inline=True)
     graph = ObjectManifest(sha256=SHA, size=DEFAULT_CHUNK_BYTES + 1)
-    both = read("task.assign").model_copy(update={"model": model, "graph": graph})
+    both = read("task.assign").model_copy(update={"model": model, "graph": graph, "deltas": ()})
     assert both.fault(5 + 64) is None
     assert both.split(b"model" + b"g" * 64) == (b"model", b"g" * 64)
     assert both.fault(5 + 32) == "tail: 37 bytes, must be 69"

@@ -154,7 +154,7 @@ def test_opposite_extremes_stay_finite():
     ("params", "text"),
     [
         ({"bits": 0}, "bits"),
-        ({"bits": 9}, "1 to 8"),
+        ({"bits": 9}, "bits: 9: must be a whole number, 1 to 8"),
         ({"bits": 4.0}, "whole number"),
         ({"bits": True}, "whole number"),
         ({"skips": 1}, "true or false"),
@@ -171,7 +171,7 @@ def test_bits_beyond_the_last_code_must_be_zero():
     payload = LAQ.encode(np.array([1, -1, 1], dtype=np.float32), layout, rng())
     body = bytearray(payload[HEADER_BYTES:])
     body[-1] |= 0x10
-    with pytest.raises(PayloadError, match="last 4 bits must be 0"):
+    with pytest.raises(PayloadError, match="the 4 bits after the last code are not zero"):
         LAQ.check(pack(LAQ.number, layout.size, [bytes(body)]), layout)
 
 
