@@ -30,6 +30,11 @@ class Coding:
         return create(self.codec, self.params)
 
     @property
+    def whole(self) -> tuple[str, dict[str, object]]:
+        """The codec's id and all of its parameters."""
+        return self.codec, asdict(self.made())
+
+    @property
     def title(self) -> str:
         """Name in tables: ``topk fraction=0.01``."""
         told = [f"{key}={value}" for key, value in self.params.items()]
@@ -71,7 +76,12 @@ class Setting:
         return ", ".join(parts)
 
     def key(self, seed: int) -> str:
-        """Return the name of one run; a longer run begins as a shorter one, and shares it."""
+        """Return the name of one run; a longer run begins as a shorter one, and shares it.
+
+        It has every parameter of the codecs, so that a changed default is another run.
+        """
         conditions = {name: value for name, value in asdict(self).items() if name != "rounds"}
-        told = json.dumps([conditions, seed], sort_keys=True, default=str)
+        conditions["up"] = self.up.whole
+        conditions["down"] = None if self.down is None else self.down.whole
+        told = json.dumps([conditions, seed], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]

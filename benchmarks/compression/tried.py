@@ -16,17 +16,16 @@ def _stc(fraction: float) -> Coding:
 #: One seed, besides.
 ONCE: tuple[Setting, ...] = (
     Setting(Coding("topk", {"fraction": 0.003})),
+    Setting(_stc(0.01)),
+    Setting(_stc(0.001), rounds=200),
     Setting(Coding("ecsq", {"bits": 0.05}), rounds=120),
     Setting(Coding("randk", {"unbiased": False})),
-    Setting(Coding("laq", {"bits": 8})),
-    Setting(Coding("laq", {"bits": 8, "skips": False})),
+    Setting(Coding("laq", {"bits": 4})),
 )
 
 #: Three seeds.
 THRICE: tuple[Setting, ...] = (
     Setting(Coding(BASELINE)),
-    Setting(_stc(0.01)),
     Setting(_stc(0.003), rounds=120),
-    Setting(_stc(0.001), rounds=200),
     Setting(_stc(0.003), down=_stc(0.01), rounds=130),
 )
