@@ -59,7 +59,7 @@ class Energies:
 
 
 class Feeding:
-    """Keeps what the codec left out, where it must, or may and is biased."""
+    """Keeps what the codec left out, where it must."""
 
     def __init__(self, codec: Codec, layout: Layout) -> None:
         self.codec, self._layout = codec, layout
@@ -91,8 +91,8 @@ class Lazy:
 
 
 def keeps_an_error(codec: Codec) -> bool:
-    """Tell whether a sender keeps what the codec left out: it must, or may and is biased."""
-    return codec.feedback == "required" or (codec.feedback == "allowed" and codec.is_biased)
+    """Tell whether a sender keeps what the codec left out: where it must, as tasks do."""
+    return codec.feedback == "required"
 
 
 def sender(codec: Codec, layout: Layout, energies: Energies) -> Sender:
