@@ -12,7 +12,7 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check vectors bench bench-train runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
+.PHONY: help setup demo test check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,16 @@ bench: setup mosquitto  ## Measure rounds that train nothing; BENCH="--strict" f
 bench-train: setup  ## Time training steps beside torch; BENCH_TRAIN=--docs writes the page
 	@$(BIN)/python -m benchmarks.training $(BENCH_TRAIN)
 	@$(BIN)/python -m benchmarks.training.calls $(if $(findstring --docs,$(BENCH_TRAIN)),--docs)
+
+bench-codecs: setup  ## Each codec's error on four kinds of vectors, and its speed beside memcpy
+	@$(BIN)/python -m benchmarks.codecs nmse
+	@$(BIN)/python -m benchmarks.codecs speed
+
+bench-laq: setup  ## LAQ beside GD, QGD, LAG and FLQ; LAQ="--mnist DIR" for MNIST too
+	@$(BIN)/python -m benchmarks.compression.laq $(LAQ)
+
+bench-fedavg-codecs: setup  ## Accuracy against bytes of every codec; CODECS="--mnist DIR" (an hour)
+	@$(BIN)/python -m benchmarks.compression.fedavg $(CODECS)
 
 runtimes: setup  ## Train the same graphs on onnxruntime 1.16, 1.19, 1.23 and the newest
 	@$(BIN)/python -m tests.runtimes $(RUNTIMES)
