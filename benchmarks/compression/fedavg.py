@@ -80,7 +80,7 @@ def one_row(beside: Beside) -> tuple[str, ...]:
     return (
         run.title, f"{run.rounds[-1]}", "diverged" if run.diverged else f"{run.final:.2f}",
         size(run.up_bytes[-1]),
-        factor(beside.of_raw), factor(beside.up),
+        "-" if run.diverged else factor(beside.of_raw), factor(beside.up),
     )  # fmt: skip
 
 
