@@ -19,7 +19,7 @@ ONCE: tuple[Setting, ...] = (
     Setting(_stc(0.01)),
     Setting(_stc(0.001), rounds=200),
     Setting(Coding("ecsq", {"bits": 0.05}), rounds=120),
-    Setting(Coding("randk", {"unbiased": False})),
+    Setting(Coding("randk", {"unbiased": True})),
     Setting(Coding("laq", {"bits": 4})),
 )
 

@@ -49,7 +49,7 @@ class RandKCodec(Codec):
     number: ClassVar[int] = 18
 
     fraction: float = 0.01
-    unbiased: bool = True
+    unbiased: bool = False
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -17,8 +17,8 @@ DIGESTS = {
     "ecsq low": ("ecsq", {"bits": 0.1}, ("6d6583a5df1f1563", "9c10f74877301403")),
     "ecsq high": ("ecsq", {"bits": 5}, ("e39ad860f29f1263", "745c71c859894174")),
     "eden": ("eden", {"bits": 2, "unbiased": False}, ("fa21589a0efc4e5c", "2d8f112f58a854f4")),
-    "stc": ("stc", {}, ("7bffc1664e29dffa", "8a11748bd05326d5")),
-    "randk": ("randk", {}, ("afd4f1fb5539608b", "1a165fb2eb6909c5")),
+    "stc": ("stc", {"fraction": 0.01}, ("7bffc1664e29dffa", "8a11748bd05326d5")),
+    "randk": ("randk", {"unbiased": True}, ("afd4f1fb5539608b", "1a165fb2eb6909c5")),
     "dropout": ("dropout", {}, ("43e2ac1e4e6c9722", "5d02c5559edc8186")),
     "topk": ("topk", {}, ("15a1ec48aa974ea8", "89cb4a012f45dd14")),
 }
