@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from schemas.base import WireMessage
-from schemas.ids import DeviceId, RegionId, Sha256, TaskId, TransferId
+from schemas.ids import MARK_LENGTH, DeviceId, RegionId, Sha256, TaskId, TransferId
 from schemas.limits import (
     DEFAULT_CHUNK_BYTES,
     DEFAULT_CREDITS,
@@ -206,8 +206,10 @@ class Assignment(WireMessage):
     """One round's work for one region; devices that are not in ``cohort`` ignore it.
 
     ``references`` says for each device of ``cohort`` which of its rounds was counted last, 0 for
-    none; it is empty where the plan's memory is ``none``. A device builds on what it kept of that
-    round and forgets the others; without it, it begins anew.
+    none; it is empty where the plan's memory is ``none``. ``marks`` says of each which update that
+    was (``schemas.ids.contribution_mark``), 6 digits a device, since one that lost its store may
+    have made another. A device builds on what it kept of that update and forgets the others;
+    without it, it begins anew.
 
     ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
     the same in every round, for devices that train with it; never inline. ``deltas`` lead, the
@@ -227,12 +229,20 @@ class Assignment(WireMessage):
     settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
     graph: ObjectManifest | None = None
     references: tuple[RoundNumber, ...] = Field(default=(), max_length=MAX_COHORT)
+    marks: str = Field(default="", pattern=r"^[0-9a-f]*\z", max_length=MARK_LENGTH * MAX_COHORT)
     lazy: LazyTerms | None = None
 
     def reference(self, device: DeviceId) -> int:
         """Return the round of a device of the cohort that was counted last; 0: none is told."""
         told = dict(zip(self.cohort, self.references, strict=False))
         return told.get(device, 0)
+
+    def mark(self, device: DeviceId) -> str | None:
+        """Return the mark of the update that a device of the cohort builds on; None: none told."""
+        if not self.marks or device not in self.cohort:
+            return None
+        start = MARK_LENGTH * self.cohort.index(device)
+        return self.marks[start : start + MARK_LENGTH]
 
     deltas: tuple[ModelDelta, ...] = Field(default=(), max_length=MAX_DELTAS)
 
@@ -244,8 +254,8 @@ class Assignment(WireMessage):
 
     def fault(self, tail_bytes: int) -> str | None:
         """Return what is wrong with the lists and manifests, or with a tail of so many bytes."""
-        if self.references and len(self.references) != len(self.cohort):
-            return f"references: {len(self.references)}, the cohort has {len(self.cohort)}"
+        if fault := self._fault_of_references():
+            return fault
         if self.graph is not None and self.graph.inline:
             return "graph: inline, it must be pulled"
         if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
@@ -266,6 +276,13 @@ class Assignment(WireMessage):
     def delta_tails(self, tail: bytes) -> tuple[bytes, ...]:
         """Return each delta's part of a tail without ``fault``."""
         return cut_tail(self.objects, tail)[len(self.objects) - len(self.deltas) :]
+
+    def _fault_of_references(self) -> str | None:
+        if self.references and len(self.references) != len(self.cohort):
+            return f"references: {len(self.references)}, the cohort has {len(self.cohort)}"
+        if self.marks and len(self.marks) != MARK_LENGTH * len(self.references):
+            return f"marks: {len(self.marks)} digits, {MARK_LENGTH} for each of the references"
+        return None
 
     def _fault_of_deltas(self) -> str | None:
         if not self.deltas:

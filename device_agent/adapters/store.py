@@ -15,7 +15,7 @@ from schemas.messages import LazyTerms, ModelDelta, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
@@ -30,6 +30,7 @@ MIGRATIONS = {
     5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
     "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
     6: "ALTER TABLE jobs ADD COLUMN deltas TEXT; ALTER TABLE jobs ADD COLUMN delta_digests BLOB",
+    7: "ALTER TABLE memories ADD COLUMN mark TEXT NOT NULL DEFAULT ''",
 }
 
 _COLUMNS = (
