@@ -60,7 +60,7 @@ def test_settlements_that_the_rest_of_the_header_leaves_no_room_for_are_left_out
     ids = tuple(f"{number:032d}" for number in range(MAX_COHORT))
     settled = (Settlement(task="t", round=1, counted=ids),)
     training = Training(frozen=("x" * 100,) * 32)
-    settings = {f"{number:064d}": "x" * 60 for number in range(32)}
+    settings = {f"{number:064d}": "\x01" * 60 for number in range(32)}
     plan = body.plan.model_copy(update={"training": training, "model_params": settings})
     small = body.model_copy(update={"cohort": ids, "plan": plan, "references": (), "marks": ""})
     assert _with_settled(small, settled).settled == ()
