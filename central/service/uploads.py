@@ -184,7 +184,7 @@ class Uploads:
             text = f"device: {offer.device!r} is not in the cohort of round {offer.round}"
             raise UpdateRefusedError(text, "E_NOT_SELECTED")
         state = record.state
-        if state.grants is not None and not state.may_take(offer.device, offer.xfer):
+        if state.grants is not None and not state.may_take(*_wanted(offer)):
             text = f"round: {offer.round} granted {len(state.grants)} of {state.bids} bids"
             raise UpdateRefusedError(text, _OVER_BUDGET, "late")
         if state.phase is not Phase.REPORTING:
@@ -390,6 +390,10 @@ def _check_candidate(accuracy: Accuracy, offer: UpdateManifest) -> None:
         allowed = ", ".join(one.label for one in CANDIDATES[accuracy])
         text = f"codec: {named!r}, accuracy {accuracy!r} takes one of {allowed}"
         raise UpdateRefusedError(text, "E_PLAN")
+
+
+def _wanted(offer: UpdateManifest) -> tuple[str, str, int]:
+    return offer.device, offer.xfer, offer.object.size
 
 
 def _named(one: UpdateManifest | TaskSubmission) -> tuple[str, dict[str, Parameter]]:
