@@ -189,6 +189,15 @@ class LazyTerms(WireMessage):
 
     threshold: float = Field(ge=0, description="squared norm that a change must exceed")
     examples: int = Field(ge=1, description="of all devices whose updates central holds")
+    clients: int | None = Field(
+        default=None,
+        ge=1,
+        description="how many those are, where all count alike; none: by examples",
+    )
+
+    def weight(self, num_examples: int) -> float:
+        """Return p, a device's share of the aggregate, 0 to 1."""
+        return min(1.0, num_examples / self.examples) if self.clients is None else 1 / self.clients
 
 
 class ModelDelta(WireMessage):

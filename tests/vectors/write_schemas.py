@@ -171,7 +171,7 @@ EXAMPLES: tuple[Example, ...] = (
             graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
             references=(2, 0),
             marks="5f1c09000000",
-            lazy=LazyTerms(threshold=0.125, examples=1200),
+            lazy=LazyTerms(threshold=0.125, examples=1200, clients=2),
             deltas=(
                 ModelDelta(
                     base=GRAPH_SHA,

@@ -380,4 +380,5 @@ def test_the_terms_are_small_json_in_the_tasks_row(rig, devices):
     assert json.loads(text) == {
         "threshold": rig.newest().lazy.threshold,
         "examples": 30,
+        "clients": None,
     }
