@@ -26,6 +26,10 @@ from updates.model_delta import apply_delta
 PREFIX = "downlink."
 RESIDUAL = f"{PREFIX}residual"
 
+#: Of the residual: with all that a lazy task may hold it stays below SQLite's 10**9 bytes a row.
+MAX_BYTES = 640 * 1024 * 1024
+_VALUE_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -120,6 +124,17 @@ def check(codec_id: str, params: Mapping[str, object]) -> None:
             f"does; use one of {', '.join(_with_feedback())}"
         )
         raise ValueError(message)
+
+
+def size_fault(parameters: int) -> str | None:
+    """Return why a model of so many parameters cannot have a residual; None: it can."""
+    needed = parameters * _VALUE_BYTES
+    if needed <= MAX_BYTES:
+        return None
+    return (
+        f"downlink: it keeps {parameters} parameters x {_VALUE_BYTES} bytes = {needed} bytes, "
+        f"at most {MAX_BYTES} are allowed; use a smaller model or no downlink"
+    )
 
 
 def chain_to(model_sha256: str, newest_first: Sequence[tuple[str, str]]) -> Iterator[int]:

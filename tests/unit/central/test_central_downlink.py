@@ -315,3 +315,18 @@ def test_a_large_delta_is_not_inline(tmp_path):
     assert (len(job.deltas), job.deltas[0].object.inline) == (1, False)
     assert json.loads(rig.store.round("t", 1).summary.model_dump_json())["outcome"] == "committed"
     rig.connection.close()
+
+
+@pytest.mark.parametrize(("limit", "state"), [(31, "failed"), (32, "running")])
+def test_a_model_whose_residual_no_row_holds_fails_its_task_at_the_beginning(
+    rig, monkeypatch, limit, state
+):
+    monkeypatch.setattr(downlink, "MAX_BYTES", limit)
+    rig.fleet("a", "b", "c")
+    rig.submit(task="t", codec="raw-f32", downlink={"codec": "topk"}, cohort=3)
+    rig.submit(task="whole", codec="raw-f32", cohort=3)
+    rig.work()
+    assert rig.status("t").state == state
+    assert rig.status("whole").state != "failed"
+    reason = "downlink: it keeps 8 parameters x 4 bytes = 32 bytes, at most 31 are allowed"
+    assert ((rig.status("t").reason or "").startswith(reason)) is (state == "failed")
