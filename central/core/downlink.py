@@ -15,7 +15,7 @@ import numpy as np
 
 from central.core.strategies.base import F32, F64
 from schemas.errors import PayloadError
-from updates.arrays import check_finite, spans
+from updates.arrays import check_finite, peak, spans
 from updates.codecs import create, names
 from updates.codecs.base import Codec
 from updates.errors import CodecParameterError
@@ -80,8 +80,11 @@ def compress(move: Move, codec: Codec, layout: Layout, rng: np.random.Generator)
         model = apply_delta(move.base, payload, layout, codec)
     except PayloadError:
         return whole(move)
-    for span in spans(0, layout.size):
-        wanted[span] = move.target(span) - model[span]
+    with np.errstate(over="ignore"):
+        for span in spans(0, layout.size):
+            wanted[span] = move.target(span) - model[span]
+    if not np.isfinite(peak(wanted)):  # a residual that is not would spoil all later rounds
+        return whole(move)
     return Sent(model, wanted, payload)
 
 

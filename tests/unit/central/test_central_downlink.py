@@ -99,6 +99,24 @@ def test_what_cannot_be_coded_is_sent_whole():
     assert (sent.model == largest).all()
 
 
+def test_a_residual_that_no_float32_holds_is_never_kept():
+    large = np.full(LAYOUT.size, 3e38, np.float32)
+
+    class Opposite:
+        """A codec whose error is as large as float32 allows."""
+
+        def encode(self, vector, layout, rng):
+            return create("raw-f32").encode(-large, layout, rng)
+
+        def decode(self, payload, layout):
+            return create("raw-f32").decode(payload, layout)
+
+    base = np.zeros(LAYOUT.size, np.float32)
+    sent = compress(Move(base, large), Opposite(), LAYOUT, np.random.default_rng(0))
+    assert (sent.payload, sent.residual) == (None, None)
+    assert sent.model.tobytes() == large.tobytes()
+
+
 def test_a_chain_ends_at_the_first_gap():
     pairs = [("c", "d"), ("b", "c"), ("x", "y"), ("a", "b")]
     assert list(chain_to("d", pairs)) == [0, 1]
