@@ -37,6 +37,8 @@ _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
     "created_s, settled, receipt, graph, graph_digests, reference, lazy, deltas, delta_digests"
 )
+#: Jobs that are looked at for each job with a downlink.
+_JOBS_A_MODEL = 8
 _DELTAS = TypeAdapter(tuple[ModelDelta, ...])
 
 
@@ -134,12 +136,14 @@ class SqliteJobStore:
     def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
         """Return task and model of the newest jobs whose task sends deltas, newest first.
 
-        Cancelled ones are left out.
+        Cancelled ones are left out, and what lies behind many jobs of other tasks: a month of jobs
+        must not be read after each one.
         """
         rows = self._connection.execute(
-            "SELECT task, model FROM jobs WHERE json_extract(plan, '$.downlink') IS NOT NULL"
-            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT ?",
-            (limit,),
+            "SELECT task, model FROM (SELECT * FROM jobs ORDER BY created_s DESC LIMIT :jobs)"
+            " WHERE json_extract(plan, '$.downlink') IS NOT NULL"
+            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT :limit",
+            {"limit": limit, "jobs": _JOBS_A_MODEL * limit},
         )
         return [(task, ObjectManifest.model_validate_json(text)) for task, text in rows]
 
