@@ -19,6 +19,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 TRANSFER_ID_LENGTH = 32
 SHA16_LENGTH = 16
+MARK_LENGTH = 6
 
 
 def is_id(value: str) -> bool:
@@ -59,6 +60,16 @@ def transfer_id(source: str, task: str, round_number: int, object_sha256: str) -
     """
     text = f"{source}|{task}|{round_number}|{object_sha256}"
     return hashlib.sha256(text.encode()).hexdigest()[:TRANSFER_ID_LENGTH]
+
+
+def contribution_mark(xfer: str, reference: int) -> str:
+    """Return what tells one update of a device from another one for the same round, 6 hex digits.
+
+    Args:
+        xfer: The update's transfer id.
+        reference: The round that it builds on; the same bytes on another one leave other things.
+    """
+    return hashlib.sha256(f"{xfer}|{reference}".encode()).hexdigest()[:MARK_LENGTH]
 
 
 def derived_task_id(payload: bytes) -> str:

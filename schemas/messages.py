@@ -1,80 +1,58 @@
 """One frozen model per message that programs exchange in frames.
 
 ``TYPE`` is the frame header's ``type``. Bodies name their units; sizes are checked here, before
-anything is allocated for them.
+anything is allocated for them. What is only a part of messages, and the assignment, are in files
+beside this one; they are known by this module's name all the same.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import Field
 
-from schemas.base import WireMessage
-from schemas.ids import DeviceId, RegionId, Sha256, TaskId, TransferId
-from schemas.limits import (
-    DEFAULT_CHUNK_BYTES,
-    DEFAULT_CREDITS,
-    MAX_CHUNK_BYTES,
-    MAX_CHUNKS,
-    MAX_COHORT,
-    MAX_DELTA_TAIL_BYTES,
-    MAX_DELTAS,
-    MAX_GRAPH_BYTES,
-    MAX_INLINE_BYTES,
-    MAX_INLINE_DELTA_BYTES,
-    MAX_OBJECT_BYTES,
-    MAX_WANT,
-    MIN_CHUNK_BYTES,
+from schemas.assignments import (
+    Assignment,
+    LazyTerms,
+    Memory,
+    ModelDelta,
+    Settlement,
+    TrainingPlan,
+    cut_tail,
 )
-from schemas.tasks import Downlink, Name, Parameter, Privacy, Requirements, Training
+from schemas.base import WireMessage
+from schemas.ids import DeviceId, Sha256, TaskId, TransferId
+from schemas.limits import DEFAULT_CREDITS, MAX_COHORT, MAX_WANT
+from schemas.objects import ByteCount, ChunkIndex, ObjectManifest, RoundNumber, Text
+from schemas.tasks import Name, Parameter
 
-Text = Annotated[str, StringConstraints(max_length=500)]
-ChunkIndex = Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
-ByteCount = Annotated[int, Field(ge=0, lt=1 << 53)]
-RoundNumber = Annotated[int, Field(ge=0, lt=1 << 31)]
-
-
-def _without_unknown(model: type[BaseModel]) -> BeforeValidator:
-    """Read a part that persons write too as a program's: unknown fields are ignored."""
-
-    def keep(value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {name: part for name, part in value.items() if name in model.model_fields}
-
-    return BeforeValidator(keep)
-
-
-class ObjectManifest(WireMessage):
-    """A large object by its content: what a receiver needs to fetch and to check it.
-
-    The frame's tail is the object itself when ``inline``, else the SHA-256 (32 raw bytes) of
-    each of its chunks, one after another.
-    """
-
-    sha256: Sha256
-    size: int = Field(ge=1, le=MAX_OBJECT_BYTES, description="bytes")
-    chunk_bytes: int = Field(default=DEFAULT_CHUNK_BYTES, ge=MIN_CHUNK_BYTES, le=MAX_CHUNK_BYTES)
-    inline: bool = False
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return -(-self.size // self.chunk_bytes)
-
-    def tail_bytes(self) -> int:
-        """Return the length that the frame's tail must have."""
-        return self.size if self.inline else 32 * self.chunks
-
-    def fault(self) -> str | None:
-        """Return what is wrong with the numbers taken together, if anything."""
-        if self.inline and self.size > MAX_INLINE_BYTES:
-            return f"size: {self.size} bytes inline, at most {MAX_INLINE_BYTES}"
-        if self.chunks > MAX_CHUNKS:
-            return f"size: {self.chunks} chunks, at most {MAX_CHUNKS}"
-        return None
-
+__all__ = [
+    "BY_TYPE",
+    "FRAMED",
+    "Assignment",
+    "Capabilities",
+    "ControlNote",
+    "DataDescription",
+    "DeviceState",
+    "GatewayState",
+    "Get",
+    "Heartbeat",
+    "JobPhase",
+    "JobRef",
+    "JobStatus",
+    "LazyTerms",
+    "Memory",
+    "ModelDelta",
+    "Need",
+    "Next",
+    "NoJob",
+    "ObjectManifest",
+    "Precision",
+    "Receipt",
+    "ReceiptStatus",
+    "Settlement",
+    "TrainingPlan",
+    "UpdateManifest",
+    "cut_tail",
+]
 
 #: What the arithmetic of a training step is done in; parameters travel as float32 in any case.
 Precision = Literal["float32", "float16"]
@@ -145,157 +123,6 @@ class GatewayState(WireMessage):
     silent: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
     versions: dict[str, str] = Field(default_factory=dict, max_length=16)
     parked: int = Field(default=0, ge=0, description="messages that it could not handle")
-
-
-#: What a device keeps from one of its rounds to the next: nothing, what the codec left out of its
-#: updates, or the vector that both ends hold and that updates are told as differences to.
-Memory = Literal["none", "feedback", "lazy"]
-
-
-class TrainingPlan(WireMessage):
-    """All that a client needs to train and to encode its update."""
-
-    model: Name
-    model_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
-    input_shape: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(max_length=8)
-    classes: int = Field(ge=1, le=1 << 20)
-    parameters: int = Field(ge=1, le=MAX_OBJECT_BYTES // 4)
-    layout_sha256: Sha256
-    data: Name
-    training: Annotated[Training, _without_unknown(Training)] = Training()
-    codec: Name
-    codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
-    memory: Memory = "none"
-    privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
-    requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
-    #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
-    bids: bool = False
-    #: How the assignment's deltas are coded; none: it has no deltas.
-    downlink: Annotated[Downlink | None, _without_unknown(Downlink)] = None
-
-
-class Settlement(WireMessage):
-    """What became of the updates of one ended round, for the devices of one region."""
-
-    task: TaskId
-    round: RoundNumber
-    counted: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
-    discarded: tuple[DeviceId, ...] = Field(default=(), max_length=MAX_COHORT)
-    reason: Text | None = None
-
-
-class LazyTerms(WireMessage):
-    """What a device needs to decide whether its round may be skipped (``updates.lazy``)."""
-
-    threshold: float = Field(ge=0, description="squared norm that a change must exceed")
-    examples: int = Field(ge=1, description="of all devices whose updates central holds")
-
-
-class ModelDelta(WireMessage):
-    """One step of a compressed downlink: what makes one model file of the one before it.
-
-    ``object`` is a payload of the plan's ``downlink`` codec: ``base`` plus it is ``result``.
-    """
-
-    base: Sha256
-    result: Sha256
-    object: ObjectManifest
-
-
-class Assignment(WireMessage):
-    """One round's work for one region; devices that are not in ``cohort`` ignore it.
-
-    ``references`` says for each device of ``cohort`` which of its rounds was counted last, 0 for
-    none; it is empty where the plan's memory is ``none``. A device builds on what it kept of that
-    round and forgets the others; without it, it begins anew.
-
-    ``model`` is the global model as a safetensors file. ``graph`` is the task's training graph,
-    the same in every round, for devices that train with it; never inline. ``deltas`` lead, the
-    oldest first, from an older model to ``model``; who holds none of their bases pulls ``model``,
-    the key frame, which is then not inline. The frame's tail is the model's tail, after it the
-    SHA-256 of each of the graph's chunks, and after it each delta's tail.
-    """
-
-    TYPE: ClassVar[str] = "task.assign"
-    task: TaskId
-    round: RoundNumber
-    region: RegionId
-    cohort: tuple[DeviceId, ...] = Field(min_length=1, max_length=MAX_COHORT)
-    deadline: float = Field(ge=0, description="central's clock, unix seconds; for scheduling only")
-    plan: TrainingPlan
-    model: ObjectManifest
-    settled: tuple[Settlement, ...] = Field(default=(), max_length=8)
-    graph: ObjectManifest | None = None
-    references: tuple[RoundNumber, ...] = Field(default=(), max_length=MAX_COHORT)
-    lazy: LazyTerms | None = None
-
-    def reference(self, device: DeviceId) -> int:
-        """Return the round of a device of the cohort that was counted last; 0: none is told."""
-        told = dict(zip(self.cohort, self.references, strict=False))
-        return told.get(device, 0)
-
-    deltas: tuple[ModelDelta, ...] = Field(default=(), max_length=MAX_DELTAS)
-
-    @property
-    def objects(self) -> tuple[ObjectManifest, ...]:
-        """What the assignment names, in the order of its tail."""
-        own = (self.model,) if self.graph is None else (self.model, self.graph)
-        return (*own, *(delta.object for delta in self.deltas))
-
-    def fault(self, tail_bytes: int) -> str | None:
-        """Return what is wrong with the lists and manifests, or with a tail of so many bytes."""
-        if self.references and len(self.references) != len(self.cohort):
-            return f"references: {len(self.references)}, the cohort has {len(self.cohort)}"
-        if self.graph is not None and self.graph.inline:
-            return "graph: inline, it must be pulled"
-        if self.graph is not None and self.graph.size > MAX_GRAPH_BYTES:
-            return f"graph: {self.graph.size} bytes, at most {MAX_GRAPH_BYTES}"
-        if fault := self._fault_of_deltas():
-            return fault
-        if fault := next((fault for one in self.objects if (fault := one.fault())), None):
-            return fault
-        wanted = sum(one.tail_bytes() for one in self.objects)
-        return None if tail_bytes == wanted else f"tail: {tail_bytes} bytes, must be {wanted}"
-
-    def split(self, tail: bytes) -> tuple[bytes, bytes]:
-        """Return the model's part of a tail without ``fault``, and the graph's."""
-        end = self.model.tail_bytes()
-        digests = 0 if self.graph is None else self.graph.tail_bytes()
-        return tail[:end], tail[end : end + digests]
-
-    def delta_tails(self, tail: bytes) -> tuple[bytes, ...]:
-        """Return each delta's part of a tail without ``fault``."""
-        return cut_tail(self.objects, tail)[len(self.objects) - len(self.deltas) :]
-
-    def _fault_of_deltas(self) -> str | None:
-        if not self.deltas:
-            return None
-        results = (*(one.base for one in self.deltas[1:]), self.model.sha256)
-        if any(one.result != result for one, result in zip(self.deltas, results, strict=True)):
-            return "deltas: each must give the base of the next, the last one the model"
-        if self.plan.downlink is None:
-            return "deltas: the plan has no downlink to read them with"
-        if self.model.inline:
-            return "model: inline beside deltas, it must be pulled"
-        return _size_fault([one.object for one in self.deltas])
-
-
-def cut_tail(objects: Sequence[ObjectManifest], tail: bytes) -> tuple[bytes, ...]:
-    """Return the part of a tail that belongs to each of ``objects``, which follow each other."""
-    ends = list(accumulate((one.tail_bytes() for one in objects), initial=0))
-    return tuple(tail[start:end] for start, end in pairwise(ends))
-
-
-def _size_fault(deltas: Sequence[ObjectManifest]) -> str | None:
-    *older, newest = deltas
-    if any(one.inline for one in older):
-        return "deltas: only the newest may be inline"
-    if newest.inline and newest.size > MAX_INLINE_DELTA_BYTES:
-        return f"deltas: {newest.size} bytes inline, at most {MAX_INLINE_DELTA_BYTES}"
-    parts = sum(one.tail_bytes() for one in deltas)
-    if parts > MAX_DELTA_TAIL_BYTES:
-        return f"deltas: {parts} bytes of the tail, at most {MAX_DELTA_TAIL_BYTES}"
-    return None
 
 
 class JobRef(WireMessage):

@@ -141,9 +141,12 @@ def task_memory(
 
 
 def is_candidate(accuracy: Accuracy, codec_id: str, params: Mapping[str, object]) -> bool:
-    """Tell whether an update may be encoded so in a task of this accuracy."""
+    """Tell whether an update may be encoded so in a task of this accuracy.
+
+    Types count: to Python 0 is False and 8.0 is 8, to a codec they are not.
+    """
     return any(
-        one.codec_id == codec_id and dict(one.params) == dict(params)
+        one.codec_id == codec_id and _typed(one.params) == _typed(params)
         for one in CANDIDATES[accuracy]
     )
 
@@ -169,6 +172,10 @@ def choose(accuracy: Accuracy, seen: Circumstances) -> Choice:
 def label(codec_id: str, params: Mapping[str, object]) -> str:
     """Return a codec with its settings for people: ``ecsq bits=0.1``."""
     return " ".join((codec_id, *(f"{name}={value}" for name, value in params.items())))
+
+
+def _typed(params: Mapping[str, object]) -> dict[str, tuple[type, object]]:
+    return {name: (type(value), value) for name, value in params.items()}
 
 
 def _rate(seen: Circumstances) -> float:

@@ -33,6 +33,6 @@ def _findings(
     ungranted = [
         f"round {number}, {row.device}: accepted without a grant"
         for row in own
-        if not state.may_take(row.device, row.xfer)
+        if not state.may_take(row.device, row.xfer, row.size)
     ]
     return [over, *ungranted] if bits > budget_bits else ungranted

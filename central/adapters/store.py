@@ -28,6 +28,7 @@ from central.service.records import (
     RoundRecord,
     TaskRecord,
 )
+from schemas.ids import contribution_mark
 
 SCHEMA = resources.files("central.adapters").joinpath("schema.sql").read_text(encoding="utf-8")
 SCHEMA_VERSION = 7
@@ -149,8 +150,10 @@ class SqliteStore:
         tail = "WHERE task = ? AND round = ? ORDER BY device"
         return self._contributions(tail, (task, number))
 
-    def references(self, task: str, devices: Iterable[str], reach: int) -> dict[str, int]:
-        """Return the last counted round of each of these devices that has one.
+    def references(
+        self, task: str, devices: Iterable[str], reach: int
+    ) -> dict[str, tuple[int, str]]:
+        """Return the last counted round of each of these devices that has one, and its mark.
 
         Args:
             task: The task.
@@ -158,15 +161,19 @@ class SqliteStore:
             reach: How many committed rounds are looked back at.
         """
         rows = self._db.execute(
-            "SELECT name.value, max(one.round) FROM json_each(:devices) AS name "
+            "SELECT name.value, max(one.round), one.xfer, one.reference "
+            "FROM json_each(:devices) AS name "
             "JOIN contributions AS one ON one.task = :task AND one.device = name.value "
             "AND one.settled = 'counted' AND one.round >= ("
             "SELECT min(round) FROM (SELECT round FROM rounds WHERE task = :task "
             "AND model_sha256 IS NOT NULL ORDER BY round DESC LIMIT :reach)) "
             "GROUP BY name.value",
             {"task": task, "devices": json.dumps(sorted(devices)), "reach": reach},
-        )
-        return dict(rows.fetchall())
+        )  # columns beside max() are those of its row: https://sqlite.org/lang_select.html#bareagg
+        return {
+            device: (number, contribution_mark(xfer, built_on))
+            for device, number, xfer, built_on in rows.fetchall()
+        }
 
     def settle(self, task: str, number: int, counted: Iterable[str], reason: str) -> None:
         """Mark these devices' contributions counted, and all others of the round discarded."""

@@ -99,7 +99,7 @@ class StoredRounds:
         contributions = Contributions(model, items, scale)
         state, residual = _without_residual(_load_state(stored) if stored else {})
         state = state if stored else strategy.init(model)
-        state, new, told = _step(strategy, state, contributions, _lazy_codec(submission))
+        state, new, told = _step(strategy, state, contributions, submission)
         move = downlink.Move(model, new, residual)
         sent = _send(task, record, layout, move, is_last=committed + 1 >= submission.rounds)
         kept = {} if sent.residual is None else {downlink.RESIDUAL: sent.residual}
@@ -166,14 +166,20 @@ def _lazy_codec(submission: TaskSubmission) -> Codec | None:
 
 
 def _step(
-    strategy: Strategy, state: State, contributions: Contributions, lazy: Codec | None
+    strategy: Strategy, state: State, contributions: Contributions, submission: TaskSubmission
 ) -> tuple[State, F32, LazyTerms | None]:
     """Return the next state and model, and what a lazy task's next round is told."""
+    lazy = _lazy_codec(submission)
     if lazy is None:
         state, new = _run(lambda: run(strategy, state, contributions))
         return state, new, None
-    state, new, terms = _run(lambda: run_lazily(strategy, state, contributions))
-    told = LazyTerms(threshold=terms.threshold, examples=terms.examples)
+    weighted = registry.weighs_examples(submission.strategy)
+    state, new, terms = _run(lambda: run_lazily(strategy, state, contributions, weighted=weighted))
+    told = LazyTerms(
+        threshold=terms.threshold,
+        examples=terms.examples,
+        clients=None if weighted else terms.clients,
+    )
     return state, new, told if may_skip(lazy) else None
 
 

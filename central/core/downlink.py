@@ -15,7 +15,7 @@ import numpy as np
 
 from central.core.strategies.base import F32, F64
 from schemas.errors import PayloadError
-from updates.arrays import check_finite, spans
+from updates.arrays import check_finite, peak, spans
 from updates.codecs import create, names
 from updates.codecs.base import Codec
 from updates.errors import CodecParameterError
@@ -25,6 +25,10 @@ from updates.model_delta import apply_delta
 #: What the server keeps for the downlink lies in the strategy's state under this.
 PREFIX = "downlink."
 RESIDUAL = f"{PREFIX}residual"
+
+#: Of the residual: with all that a lazy task may hold it stays below SQLite's 10**9 bytes a row.
+MAX_BYTES = 640 * 1024 * 1024
+_VALUE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,11 @@ def compress(move: Move, codec: Codec, layout: Layout, rng: np.random.Generator)
         model = apply_delta(move.base, payload, layout, codec)
     except PayloadError:
         return whole(move)
-    for span in spans(0, layout.size):
-        wanted[span] = move.target(span) - model[span]
+    with np.errstate(over="ignore"):
+        for span in spans(0, layout.size):
+            wanted[span] = move.target(span) - model[span]
+    if not np.isfinite(peak(wanted)):  # a residual that is not would spoil all later rounds
+        return whole(move)
     return Sent(model, wanted, payload)
 
 
@@ -120,6 +127,17 @@ def check(codec_id: str, params: Mapping[str, object]) -> None:
             f"does; use one of {', '.join(_with_feedback())}"
         )
         raise ValueError(message)
+
+
+def size_fault(parameters: int) -> str | None:
+    """Return why a model of so many parameters cannot have a residual; None: it can."""
+    needed = parameters * _VALUE_BYTES
+    if needed <= MAX_BYTES:
+        return None
+    return (
+        f"downlink: it keeps {parameters} parameters x {_VALUE_BYTES} bytes = {needed} bytes, "
+        f"at most {MAX_BYTES} are allowed; use a smaller model or no downlink"
+    )
 
 
 def chain_to(model_sha256: str, newest_first: Sequence[tuple[str, str]]) -> Iterator[int]:

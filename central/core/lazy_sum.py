@@ -63,10 +63,12 @@ class Terms:
     Attributes:
         threshold: See ``updates.lazy.threshold``.
         examples: Of all devices that are held.
+        clients: How many those are.
     """
 
     threshold: float
     examples: int
+    clients: int
 
 
 def size_fault(clients: int, parameters: int) -> str | None:
@@ -87,7 +89,7 @@ def may_skip(codec: Codec) -> bool:
 
 
 def run_lazily(
-    strategy: Strategy, state: State, contributions: Contributions
+    strategy: Strategy, state: State, contributions: Contributions, *, weighted: bool = True
 ) -> tuple[State, F32, Terms]:
     """Return what a strategy makes of the vectors of all devices after a round.
 
@@ -95,6 +97,7 @@ def run_lazily(
         strategy: The task's.
         state: As this function left it after the round before; the strategy's own at first.
         contributions: Of this round: innovations with their references.
+        weighted: Whether the strategy weighs each update by its examples.
 
     Returns:
         The next state, the next model, and what the next round's devices are told.
@@ -111,9 +114,9 @@ def run_lazily(
     if strange is not None:
         message = f"strategy gave a state {strange!r}: names with {PREFIX!r} are not its own"
         raise StrategyError(message)
-    energies = np.append(energies, _energy(everyone))[-lazy.HISTORY :]
+    energies = np.append(energies, _energy(everyone, weighted=weighted))[-lazy.HISTORY :]
     examples = sum(one.examples for one in held.values())
-    terms = Terms(lazy.threshold(energies.tolist(), len(held)), examples)
+    terms = Terms(lazy.threshold(energies.tolist(), len(held)), examples, len(held))
     return {**own, **_put_together(held), _ENERGIES: energies}, model, terms
 
 
@@ -166,12 +169,12 @@ def _everyone(held: Mapping[str, Held], contributions: Contributions) -> Contrib
     return Contributions(contributions.model, items)
 
 
-def _energy(everyone: Contributions) -> float:
-    """Return the squared norm of the mean of all vectors, weighted by examples."""
+def _energy(everyone: Contributions, *, weighted: bool) -> float:
+    """Return the squared norm of the mean of all vectors, as the strategy weighs them."""
     layout: Layout = everyone[0].layout
     total = Accumulator(layout.size)
     for one in everyone:
-        total.add(one.load(), layout, one.codec, one.num_examples)
+        total.add(one.load(), layout, one.codec, one.num_examples if weighted else 1)
     return lazy.energy(total.mean())
 
 

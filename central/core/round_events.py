@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A client whose update is pulled, and the transfer that it has bid for."""
+    """A client whose update is pulled: the transfer that it has bid for, and the size it has told.
+
+    A transfer's id does not hold the size, and the budget was spent on what was told.
+    """
 
     device: str
     xfer: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,11 +166,11 @@ class RoundState:
             return 0
         return max(0, self.min_clients - len(self.hopeful))
 
-    def may_take(self, device: str, xfer: str) -> bool:
+    def may_take(self, device: str, xfer: str, size_bytes: int) -> bool:
         """Tell whether an update may be pulled and counted, as far as the budget goes."""
         if self.budget_bits is None:
             return True
-        return self.grants is not None and Grant(device, xfer) in self.grants
+        return self.grants is not None and Grant(device, xfer, size_bytes) in self.grants
 
     @property
     def has_ended(self) -> bool:

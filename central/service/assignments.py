@@ -12,7 +12,7 @@ from central.service.deltas import Deltas
 from central.service.desk import Desk
 from central.service.manifests import Manifests
 from central.service.records import RoundRecord, TaskRecord
-from schemas.limits import MAX_COHORT
+from schemas.limits import MAX_COHORT, MAX_HEADER_BYTES
 from schemas.messages import (
     Assignment,
     JobRef,
@@ -33,8 +33,8 @@ RoundKey = tuple[str, int]
 _MAX_SETTLED = 2
 #: Settlements in one answer, as ``NoJob.settled`` allows.
 _MAX_ANSWERED = 8
-#: In a header, at most: an id in a list, and a round's number.
-_ID_BYTES, _NUMBER_BYTES = 35, 11
+#: What a frame's header needs beside its body.
+_ENVELOPE_BYTES = 1024
 
 
 @dataclass(slots=True)
@@ -165,8 +165,7 @@ class Assignments:
         deltas, steps = self._deltas.of(task, record)
         manifest, tail = self._manifests.of(record.base_model_sha256, inline=not deltas)
         graph, digests = self._graph(task)
-        references = memories.references(self._desk.store, task, members)
-        settled = self._settled_before(task.task, region)
+        references, marks = memories.references(self._desk.store, task, members)
         body = Assignment(
             task=task.task,
             round=record.state.number,
@@ -175,14 +174,14 @@ class Assignments:
             deadline=record.state.deadline_s,
             plan=_plan(task),
             model=manifest,
-            settled=settled if _has_room(members, references, settled) else (),
             graph=graph,
             references=references,
+            marks=marks,
             lazy=task.lazy,
             deltas=deltas,
         )
         frame = self._desk.frames.frame(
-            body,
+            _with_settled(body, self._settled_before(task.task, region)),
             task=task.task,
             round_number=record.state.number,
             aud=f"gw/{region}",
@@ -252,12 +251,11 @@ def _that_fit(settlements: list[Settlement]) -> tuple[Settlement, ...]:
     return tuple(fitting.values())
 
 
-def _has_room(
-    cohort: tuple[str, ...], references: tuple[int, ...], settled: tuple[Settlement, ...]
-) -> bool:
-    """Tell whether the header has room for settlements too; devices ask for what is left out."""
-    ids = len(cohort) + sum(len(one.counted) + len(one.discarded) for one in settled)
-    return _ID_BYTES * ids + _NUMBER_BYTES * len(references) <= 2 * MAX_COHORT * _ID_BYTES
+def _with_settled(body: Assignment, settled: tuple[Settlement, ...]) -> Assignment:
+    """Return an assignment with settlements if its header has room; else devices ask for them."""
+    whole = body.model_copy(update={"settled": settled})
+    text = whole.model_dump_json(exclude_none=True, exclude_defaults=True)
+    return whole if len(text.encode()) <= MAX_HEADER_BYTES - _ENVELOPE_BYTES else body
 
 
 def _plan(task: TaskRecord) -> TrainingPlan:

@@ -81,7 +81,8 @@ class Bids:
             record.state.budget_bits or 0,
             asked.budget_max_clock,
         )
-        return frozenset(Grant(device, heard[device].offer.xfer) for device in devices)
+        granted = (heard[device].offer for device in devices)
+        return frozenset(Grant(one.device, one.xfer, one.object.size) for one in granted)
 
     def answer_due(self, task: str, number: int) -> None:
         """Note that the grants of a round stand."""

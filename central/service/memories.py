@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from central.service.ports import Store
 from central.service.records import TaskRecord
+from schemas.ids import MARK_LENGTH
 from schemas.messages import Memory
 from schemas.tasks import TaskSubmission
 from updates.choice import task_memory
@@ -23,18 +24,25 @@ def kind(submission: TaskSubmission) -> Memory:
     return task_memory(submission.codec, submission.codec_params, submission.error_feedback)
 
 
-def references(store: Store, task: TaskRecord, devices: Iterable[str]) -> tuple[int, ...]:
-    """Return the round that each device builds on, 0 for none; empty for a task without memory."""
+def references(
+    store: Store, task: TaskRecord, devices: Iterable[str]
+) -> tuple[tuple[int, ...], str]:
+    """Return the round that each device builds on, 0 for none, and all their marks in one text.
+
+    Both are empty for a task without memory.
+    """
     if kind(task.submission) == "none":
-        return ()
+        return (), ""
     names = tuple(devices)
     found = store.references(task.task, names, REACH_ROUNDS)
-    return tuple(found.get(name, 0) for name in names)
+    told = [found.get(name, (0, "0" * MARK_LENGTH)) for name in names]
+    return tuple(number for number, _ in told), "".join(mark for _, mark in told)
 
 
 def fault(store: Store, task: TaskRecord, device: str, reference: int) -> str | None:
     """Return what is wrong with the reference of an update; None: nothing."""
-    (told,) = references(store, task, (device,)) or (0,)
+    numbers, _ = references(store, task, (device,))
+    (told,) = numbers or (0,)
     if reference in (0, told):
         return None
     instead = f"round {told}, or on none (0)" if told else "none (0)"

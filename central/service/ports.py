@@ -67,8 +67,10 @@ class Store(Protocol):
     def contributions(self, task: str, number: int) -> list[ContributionRecord]:
         """Return a round's contributions in device order, without payloads."""
 
-    def references(self, task: str, devices: Iterable[str], reach: int) -> Mapping[str, int]:
-        """Return the last counted round of each of these devices that has one.
+    def references(
+        self, task: str, devices: Iterable[str], reach: int
+    ) -> Mapping[str, tuple[int, str]]:
+        """Return the last counted round of each of these devices that has one, and its mark.
 
         Args:
             task: The task.

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from central.core import downlink, lazy_sum, tasks
 from central.core import rounds as core
-from central.core import tasks
-from central.core.lazy_sum import size_fault
 from central.service import memories
 from central.service.assignments import Assignments
 from central.service.bids import Bids
@@ -148,9 +147,8 @@ class Rounds:
             forward_key=event.forward_key,
         )
         progress = tasks.prepared(task.progress, now_s)
-        if memories.kind(task.submission) == "lazy":
-            fault = size_fault(task.min_clients, event.parameters)
-            progress = tasks.fail(progress, fault) if fault else progress
+        if fault := _size_fault(task, event.parameters):
+            progress = tasks.fail(progress, fault)
         prepared = replace(task, plan=plan, model_sha256=event.sha256, progress=progress)
         yield from self._openings.end_if_final(prepared, now_s)
         failpoint("central.task.prepared")
@@ -320,3 +318,12 @@ class Rounds:
         self._assignments.ended(record.task, record.state.number)
         self._desk.touch(task.task)
         self._desk.wants_schedule = True
+
+
+def _size_fault(task: TaskRecord, parameters: int) -> str | None:
+    """Return why what central keeps of a task from round to round would be too much."""
+    asked = task.submission
+    fault = None if asked.downlink is None else downlink.size_fault(parameters)
+    if fault is None and memories.kind(asked) == "lazy":
+        fault = lazy_sum.size_fault(task.min_clients, parameters)
+    return fault

@@ -13,26 +13,26 @@ from central.core import rounds as core
 from central.core import tasks
 from central.core.rounds import Phase
 from central.core.traffic import NOTHING, Share
-from central.service import memories
+from central.service import memories, verdicts
 from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
 from central.service.bids import Bids, HeardBid, read_bid
 from central.service.desk import Desk
+from central.service.plan_checks import check_plan, check_size, codec_of
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from central.service.registry import Registry
 from central.service.rounds import Rounds
+from central.service.verdicts import UpdateRefusedError
 from schemas.envelope import Frame
 from schemas.errors import IdentityError, WireError
 from schemas.ids import transfer_id
 from schemas.messages import Need, Receipt, UpdateManifest
-from schemas.tasks import Parameter, TaskSubmission
 from schemas.topics import Kind
 from transport.assembly import ObjectMismatchError, check_manifest
 from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
-from updates.choice import AUTO, CANDIDATES, Accuracy, accuracy_of, is_candidate, label
-from updates.codecs import create
+from updates.choice import AUTO
 from updates.pipeline import check_update
 
 #: Refusals that follow from what may yet change: they are not remembered.
@@ -43,27 +43,6 @@ _OVER_BUDGET = "E_BUDGET"
 _MOVED_RETRY_S = 5.0
 #: Of a refusal, as a receipt may carry it.
 _MAX_TEXT = 500
-
-
-class UpdateRefusedError(WireError):
-    """An update is well-formed, but it may not count.
-
-    Attributes:
-        status: ``late`` or ``rejected``, as in the receipt.
-        retry_after_s: When it may be offered again; None: the refusal is final.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        code: str,
-        status: str = "rejected",
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(text)
-        self.code = code
-        self.status = status
-        self.retry_after_s = retry_after_s
 
 
 class Uploads:
@@ -143,13 +122,13 @@ class Uploads:
             raise UpdateRefusedError(text, "E_TRANSFER")
         counted = self._desk.store.contribution(offer.task, offer.round, offer.device)
         if counted is not None and counted.xfer == xfer:
-            return _duplicate(offer, counted)  # whichever gateway holds another copy
+            return verdicts.duplicate(offer, counted)  # whichever gateway holds another copy
         refusal = self._desk.store.refusal(xfer)
         if refusal is not None:
-            return _receipt_of(refusal, offer)
+            return verdicts.refused(refusal, offer)
         if self._registry.region_of(offer.device) != region:
             self._check_moved(region, offer)
-        return _duplicate(offer, counted) if counted is not None else None
+        return verdicts.duplicate(offer, counted) if counted is not None else None
 
     def _check_moved(self, region: str, offer: UpdateManifest) -> None:
         """Refuse an update that comes through another region than its device's.
@@ -184,13 +163,16 @@ class Uploads:
             text = f"device: {offer.device!r} is not in the cohort of round {offer.round}"
             raise UpdateRefusedError(text, "E_NOT_SELECTED")
         state = record.state
-        if state.grants is not None and not state.may_take(offer.device, offer.xfer):
+        if state.grants is not None and not state.may_take(
+            offer.device, offer.xfer, offer.object.size
+        ):
             text = f"round: {offer.round} granted {len(state.grants)} of {state.bids} bids"
             raise UpdateRefusedError(text, _OVER_BUDGET, "late")
         if state.phase is not Phase.REPORTING:
             text = f"round: {offer.round} is {state.phase.value}"
             raise UpdateRefusedError(text, "E_LATE", "late")
-        _check_plan(task, record, offer)
+        check_plan(task, record, offer)
+        check_size(codec_of(task, offer), self._desk.layout(task), offer)
         fault = memories.fault(self._desk.store, task, offer.device, offer.reference)
         if fault is not None:
             raise UpdateRefusedError(fault, "E_REFERENCE")
@@ -233,7 +215,9 @@ class Uploads:
         except PullRefusedError as error:
             del self._pulling[offer.xfer]
             text = "too many transfers at the same time"
-            yield self._desk.receipt(region, _not_now(offer, "E_BUSY", text, error.retry_after_s))
+            yield self._desk.receipt(
+                region, verdicts.not_now(offer, "E_BUSY", text, error.retry_after_s)
+            )
             return
         yield from self._advance(region, offer, cost, started, now_s)
 
@@ -248,7 +232,7 @@ class Uploads:
         try:
             known = self._desk.store.contribution(offer.task, offer.round, offer.device)
             if known is not None:
-                yield self._desk.receipt(region, _duplicate(offer, known))
+                yield self._desk.receipt(region, verdicts.duplicate(offer, known))
                 return
             self._gate(offer)  # the round may have ended while the chunks came
             payload = self._desk.objects.path(progress.completed).read_bytes()
@@ -262,10 +246,8 @@ class Uploads:
     ) -> Iterator[Outgoing]:
         task, _ = self._gate(offer)
         layout = self._desk.layout(task)
-        asked = task.submission
-        is_picked = asked.codec == AUTO
-        codec = create(*_named(offer if is_picked else asked))
-        check_update(payload, layout, codec)
+        is_picked = task.submission.codec == AUTO
+        check_update(payload, layout, codec_of(task, offer))
         share, counted = share_of(cost, self._desk.store.traffic(offer.device))
         record = ContributionRecord(
             task=offer.task,
@@ -286,7 +268,7 @@ class Uploads:
             codec_params=offer.codec_params if is_picked else {},
         )
         if not self._desk.store.add_contribution(record):
-            yield self._desk.receipt(region, _final(offer, "duplicate"))
+            yield self._desk.receipt(region, verdicts.final(offer, "duplicate"))
             return
         if counted is not None:
             self._desk.store.save_traffic(offer.device, counted)
@@ -297,7 +279,7 @@ class Uploads:
         event = core.UpdateAccepted(offer.device)
         yield from self._rounds.on_event(offer.task, offer.round, event, now_s)
         failpoint("central.receipt.due")
-        yield self._desk.receipt(region, _final(offer, "accepted"))
+        yield self._desk.receipt(region, verdicts.final(offer, "accepted"))
 
     def _count(
         self,
@@ -327,7 +309,7 @@ class Uploads:
         """Remember the no, so that it stays the same, and say it; the client has failed."""
         if isinstance(error, UpdateRefusedError) and error.retry_after_s is not None:
             yield self._desk.receipt(
-                region, _not_now(offer, error.code, str(error), error.retry_after_s)
+                region, verdicts.not_now(offer, error.code, str(error), error.retry_after_s)
             )
             return
         self._forget(offer.xfer)
@@ -351,7 +333,7 @@ class Uploads:
             self._count_in_round(offer)
             failpoint("central.refusal.counted")
         failpoint("central.refusal.added")
-        yield self._desk.receipt(region, _receipt_of(refusal, offer))
+        yield self._desk.receipt(region, verdicts.refused(refusal, offer))
         if is_own and status == "rejected":
             failed = core.ClientFailed(offer.device)
             yield from self._rounds.on_event(offer.task, offer.round, failed, now_s)
@@ -365,73 +347,3 @@ class Uploads:
     def _forget(self, xfer: str) -> None:
         self._pulling.pop(xfer, None)
         self._desk.puller.forget(xfer)
-
-
-def _check_plan(task: TaskRecord, record: RoundRecord, offer: UpdateManifest) -> None:
-    layout = task.plan.layout_sha256 if task.plan else None
-    asked = task.submission
-    if asked.codec == AUTO:
-        _check_candidate(accuracy_of(asked.codec_params), offer)
-    codec = offer.codec if asked.codec == AUTO else asked.codec
-    pairs = (
-        ("codec", offer.codec, codec),
-        ("layout_sha256", offer.layout_sha256 or layout, layout),
-        ("base_model_sha256", offer.base_model_sha256, record.base_model_sha256),
-    )
-    for field, got, expected in pairs:
-        if got != expected:
-            text = f"{field}: {got!r}, the round has {expected!r}"
-            raise UpdateRefusedError(text, "E_PLAN")
-
-
-def _check_candidate(accuracy: Accuracy, offer: UpdateManifest) -> None:
-    if not is_candidate(accuracy, offer.codec, offer.codec_params):
-        named = label(offer.codec, offer.codec_params)
-        allowed = ", ".join(one.label for one in CANDIDATES[accuracy])
-        text = f"codec: {named!r}, accuracy {accuracy!r} takes one of {allowed}"
-        raise UpdateRefusedError(text, "E_PLAN")
-
-
-def _named(one: UpdateManifest | TaskSubmission) -> tuple[str, dict[str, Parameter]]:
-    return one.codec, one.codec_params
-
-
-def _duplicate(offer: UpdateManifest, known: ContributionRecord) -> Receipt:
-    if known.xfer == offer.xfer:
-        return _final(offer, "duplicate")
-    text = f"another update of {offer.device!r} is counted for round {offer.round}"
-    return _final(offer, "duplicate", text)
-
-
-def _final(offer: UpdateManifest, status: str, detail: str | None = None) -> Receipt:
-    return Receipt.model_validate(
-        {
-            "xfer": offer.xfer,
-            "status": status,
-            "sha256": offer.object.sha256,
-            "detail": detail,
-        }
-    )
-
-
-def _receipt_of(refusal: Refusal, offer: UpdateManifest) -> Receipt:
-    return Receipt.model_validate(
-        {
-            "xfer": offer.xfer,
-            "status": refusal.status,
-            "sha256": offer.object.sha256,
-            "code": refusal.code,
-            "detail": refusal.detail,
-        }
-    )
-
-
-def _not_now(offer: UpdateManifest, code: str, text: str, retry_after_s: float) -> Receipt:
-    return Receipt(
-        xfer=offer.xfer,
-        status="rejected",
-        sha256=offer.object.sha256,
-        code=code,
-        detail=text,
-        retry_after_s=retry_after_s,
-    )

@@ -110,7 +110,7 @@ class Encoder:
         if held is not None and work.memory is not None:
             before = lazy.LazyMemory(held, work.memory.error, work.memory.clock)
             if work.lazy is not None:
-                weight = min(1.0, num_examples / work.lazy.examples)
+                weight = work.lazy.weight(num_examples)
                 terms = lazy.SkipTerms(work.lazy.threshold, weight)
         step = lazy.take_step(update, before, codec, layout, rng, terms=terms)
         memory = self._write(step.memory.reference, step.memory.error, step.memory.clock)

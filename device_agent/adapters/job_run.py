@@ -23,6 +23,7 @@ from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
 from device_agent.service.ports import (
     EncodedUpdate,
+    Memory,
     Trainer,
     TrainingRequest,
     TrainingResult,
@@ -30,6 +31,7 @@ from device_agent.service.ports import (
 )
 from learning.data.dataset import Dataset
 from schemas.errors import PayloadError
+from schemas.ids import contribution_mark, transfer_id
 from schemas.limits import MAX_INLINE_BYTES, MIB
 from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
@@ -126,11 +128,18 @@ class JobRun:
             metrics=_finite(result.metrics),
             train_s=round(self.clock() - began_s, 3),
             reference=encoded.reference,
-            memory=encoded.memory,
+            memory=self._marked(work, encoded, manifest.sha256),
             choice=None if choice is None else choice.candidate,
             choice_reason=None if choice is None else choice.reason,
             gain=_gain(work.plan, layout, payload) if work.plan.bids else None,
         )
+
+    def _marked(self, work: Work, encoded: Encoded, sha256: str) -> Memory | None:
+        """Return what is held, with the mark of the update that leaves it."""
+        if encoded.memory is None:
+            return None
+        xfer = transfer_id(self.device, work.key.task, work.key.round, sha256)
+        return replace(encoded.memory, mark=contribution_mark(xfer, encoded.reference))
 
     def _choice(self, work: Work, layout: Layout, train_s: float) -> Choice | None:
         """Return the codec for a task that leaves it to its devices; None: it names one."""

@@ -15,18 +15,19 @@ class SqliteMemoryStore:
     def get(self, key: JobKey) -> Memory | None:
         """Return what a round has left, or None."""
         row = self._connection.execute(
-            "SELECT sha256, payload, error, clock FROM memories WHERE task = ? AND round = ?",
+            "SELECT sha256, payload, error, clock, mark FROM memories "
+            "WHERE task = ? AND round = ?",
             (key.task, key.round),
         ).fetchone()
         if row is None:
             return None
-        sha256, payload, error, clock = row
-        return Memory(sha256, payload, None, float(error), int(clock))
+        sha256, payload, error, clock, mark = row
+        return Memory(sha256, payload, None, float(error), int(clock), mark)
 
     def save(self, key: JobKey, memory: Memory, now_s: float) -> None:
         """Insert or replace what a round has left."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key.task,
                 key.round,
@@ -35,6 +36,7 @@ class SqliteMemoryStore:
                 memory.error,
                 memory.clock,
                 now_s,
+                memory.mark,
             ),
         )
 

@@ -88,6 +88,9 @@ def _rebuilt(
 
 def _mapped(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
+        if path.stat().st_size == 0:  # mmap refuses it; a power cut may leave a file so
+            message = f"{path.name} is empty"
+            raise RebuildError(message)
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -43,5 +43,6 @@ CREATE TABLE memories (
     error REAL NOT NULL,
     clock INTEGER NOT NULL,
     created_s REAL NOT NULL,
+    mark TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (task, round)
 );

@@ -15,7 +15,7 @@ from schemas.messages import LazyTerms, ModelDelta, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
@@ -30,12 +30,15 @@ MIGRATIONS = {
     5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
     "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
     6: "ALTER TABLE jobs ADD COLUMN deltas TEXT; ALTER TABLE jobs ADD COLUMN delta_digests BLOB",
+    7: "ALTER TABLE memories ADD COLUMN mark TEXT NOT NULL DEFAULT ''",
 }
 
 _COLUMNS = (
     "task, round, state, code, reason, starts, xfer, plan, model, digests, deadline_s, "
     "created_s, settled, receipt, graph, graph_digests, reference, lazy, deltas, delta_digests"
 )
+#: Jobs that are looked at for each job with a downlink.
+_JOBS_A_MODEL = 8
 _DELTAS = TypeAdapter(tuple[ModelDelta, ...])
 
 
@@ -133,12 +136,14 @@ class SqliteJobStore:
     def newest_models(self, limit: int) -> list[tuple[str, ObjectManifest]]:
         """Return task and model of the newest jobs whose task sends deltas, newest first.
 
-        Cancelled ones are left out.
+        Cancelled ones are left out, and what lies behind many jobs of other tasks: a month of jobs
+        must not be read after each one.
         """
         rows = self._connection.execute(
-            "SELECT task, model FROM jobs WHERE json_extract(plan, '$.downlink') IS NOT NULL"
-            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT ?",
-            (limit,),
+            "SELECT task, model FROM (SELECT * FROM jobs ORDER BY created_s DESC LIMIT :jobs)"
+            " WHERE json_extract(plan, '$.downlink') IS NOT NULL"
+            " AND code IS NOT 'cancelled' ORDER BY created_s DESC, round DESC LIMIT :limit",
+            {"limit": limit, "jobs": _JOBS_A_MODEL * limit},
         )
         return [(task, ObjectManifest.model_validate_json(text)) for task, text in rows]
 

@@ -1,8 +1,9 @@
 """What this device keeps from a task's round to its next one, if central counts the round.
 
 A memory is stored in the transaction of its update's outbox row. Which one is in force is for
-central to say: the assignment tells the round that was counted last. That row stays, all others of
-the task go; without it the job builds on nothing, which is right at any time.
+central to say: the assignment tells the round that was counted last, and which update of it, since
+a device that lost its store may have made two. That row stays, all others of the task go; without
+it the job builds on nothing, which is right at any time.
 """
 
 import structlog
@@ -34,12 +35,12 @@ class Memories:
         task, told = assignment.task, assignment.reference(self._device)
         if assignment.plan.memory == "none":
             return 0
-        key = JobKey(task, told)
+        key, mark = JobKey(task, told), assignment.mark(self._device)
         found = self._store.get(key) if told else None
-        is_here = found is not None and self._is_here(found)
+        is_here = found is not None and mark in {None, found.mark} and self._is_here(found)
         if told and not is_here:
             _LOG.info("memory_missing", task=task, round=told)
-        self._store.keep_only(key)
+        self._store.keep_only(key if is_here else JobKey(task, 0))
         failpoint("device.memory.chosen")
         return told if is_here else 0
 

@@ -100,6 +100,7 @@ class Memory:
         file: Where they lie before the store takes them over: a file that is on disk.
         error: In a lazy task, squared norm of what the last quantization left out.
         clock: In a lazy task, how often in a row the device has skipped.
+        mark: Which update has left it, as ``schemas.ids.contribution_mark`` says.
     """
 
     sha256: str
@@ -107,6 +108,7 @@ class Memory:
     file: Path | None = None
     error: float = 0.0
     clock: int = 0
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

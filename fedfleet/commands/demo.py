@@ -47,7 +47,9 @@ class DataParameter(click.ParamType[tuple[str, Path | None]]):
               help="digits, mnist=DIR or har=DIR.")  # fmt: skip
 @click.option("--codec", help="How updates are encoded; default by data.")
 @options.codec_params
-@click.option("--downlink", help="How new models are encoded; none: sent whole.")
+@click.option(
+    "--downlink", help="Codec of new models on their way down; left out, they are sent whole."
+)
 @click.option("--alpha", type=click.FloatRange(min=0, min_open=True), default=0.5,
               show_default=True, help="Dirichlet split; smaller is more unlike.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -37,7 +37,11 @@ class NoAnswerError(FleetError):
 @click.option("--cohort", type=int, help="Devices asked in each round.")
 @click.option("--codec", help="How updates are encoded.")
 @options.codec_params
-@click.option("--downlink", "downlink__codec", help="How new models are; none: sent whole.")
+@click.option(
+    "--downlink",
+    "downlink__codec",
+    help="Codec of new models on their way down; left out, they are sent whole.",
+)
 @click.option("--strategy", help="How updates are aggregated.")
 @click.option("--region", "regions", multiple=True, help="Only this region; repeatable.")
 @click.option("--epochs", "training__epochs", type=int)

@@ -12,7 +12,7 @@ from tests.simulation.mutants import Change, mutant
 
 @mutant("what was not granted is pulled and counted all the same")
 def _() -> tuple[Change, ...]:
-    return ((RoundState, "may_take", lambda self, device, xfer: True),)
+    return ((RoundState, "may_take", lambda self, device, xfer, size_bytes: True),)
 
 
 @mutant("more is granted than the budget pays for")

@@ -6,6 +6,7 @@ from central.adapters.store import SqliteStore as CentralStore
 from central.core import lazy_sum
 from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.service.memories import Memories
+from schemas.ids import contribution_mark
 from tests.simulation.mutants import Change, mutant
 
 
@@ -25,9 +26,13 @@ def _() -> tuple[Change, ...]:
 
 @mutant("central tells each device its last accepted round, also one that was abandoned")
 def _() -> tuple[Change, ...]:
-    def references(self: CentralStore, task: str, devices: Any, reach: int) -> dict[str, int]:
-        query = "SELECT device, max(round) FROM contributions WHERE task = ? GROUP BY device"
-        return dict(self._db.execute(query, (task,)).fetchall())
+    def references(self: CentralStore, task: str, devices: Any, reach: int) -> Any:
+        query = (
+            "SELECT device, max(round), xfer, reference FROM contributions "
+            "WHERE task = ? GROUP BY device"
+        )
+        rows = self._db.execute(query, (task,)).fetchall()
+        return {one: (last, contribution_mark(xfer, on)) for one, last, xfer, on in rows}
 
     return ((CentralStore, "references", references),)
 

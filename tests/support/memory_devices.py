@@ -34,7 +34,7 @@ class MemoryDevice:
         else:
             terms = None
             if held is not None and assignment.lazy is not None:
-                weight = min(1.0, self.examples / assignment.lazy.examples)
+                weight = assignment.lazy.weight(self.examples)
                 terms = lazy.SkipTerms(assignment.lazy.threshold, weight)
             before = lazy.LazyMemory.first(self.layout.size) if held is None else held
             step = lazy.take_step(vector, before, codec, self.layout, rng, terms=terms)

@@ -170,7 +170,8 @@ EXAMPLES: tuple[Example, ...] = (
             settled=(SETTLED,),
             graph=ObjectManifest(sha256=GRAPH_SHA, size=DEFAULT_CHUNK_BYTES),
             references=(2, 0),
-            lazy=LazyTerms(threshold=0.125, examples=1200),
+            marks="5f1c09000000",
+            lazy=LazyTerms(threshold=0.125, examples=1200, clients=2),
             deltas=(
                 ModelDelta(
                     base=GRAPH_SHA,

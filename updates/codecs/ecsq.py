@@ -17,8 +17,8 @@ from updates.arrays import F32, peak, spans
 from updates.codecs import ecsq_body
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.ecsq_step import find_step, largest_step
+from updates.codecs.parameters import check_number
 from updates.codecs.scaled_halves import times_power_of_two
-from updates.errors import CodecParameterError
 from updates.layout import Layout
 
 _MIN_BITS, _MAX_BITS = 0.05, 6.0
@@ -57,11 +57,7 @@ class EcsqCodec(Codec):
 
     def __post_init__(self) -> None:
         """Check the bits."""
-        value: object = self.bits
-        if type(value) not in (int, float) or not _MIN_BITS <= self.bits <= _MAX_BITS:
-            raise CodecParameterError(
-                field="bits", value=value, limit=f"must be a number, {_MIN_BITS} to {_MAX_BITS}"
-            )
+        check_number("bits", self.bits, _MIN_BITS, _MAX_BITS)
 
     @property
     def is_biased(self) -> bool:

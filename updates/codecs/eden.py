@@ -20,11 +20,11 @@ from updates.arrays import F32, F64, peak
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.eden_levels import LEVELS
 from updates.codecs.header import require_body_length
+from updates.codecs.parameters import check_flag, check_int
 from updates.codecs.public_random import SEED, draw_seed
 from updates.codecs.rotation import block_sizes, rotate, rotate_back, round_seeds
 from updates.codecs.scaled_halves import times_power_of_two
-from updates.codecs.sparse_parameters import check_flag
-from updates.errors import CodecParameterError, NonFiniteError
+from updates.errors import NonFiniteError
 from updates.layout import Layout
 
 _SCALE_BYTES = 4
@@ -72,11 +72,7 @@ class EdenCodec(Codec):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        value: object = self.bits
-        if type(value) is not int or value not in LEVELS:
-            raise CodecParameterError(
-                field="bits", value=value, limit=f"must be a whole number, 1 to {max(LEVELS)}"
-            )
+        check_int("bits", self.bits, 1, max(LEVELS))
         check_flag("unbiased", self.unbiased)
 
     @property

@@ -18,9 +18,10 @@ from updates.arrays import F32, spans
 from updates.codecs import scaled_halves
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.header import require_body_length
+from updates.codecs.parameters import check_flag
 from updates.codecs.public_random import distinct_positions, draw_seed
 from updates.codecs.rice import Positions
-from updates.codecs.sparse_parameters import check_flag, check_fraction, share_of
+from updates.codecs.sparse_parameters import check_fraction, share_of
 from updates.layout import Layout
 
 _HEAD = struct.Struct("<Qh")

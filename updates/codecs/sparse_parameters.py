@@ -1,4 +1,4 @@
-"""Parameters that several codecs share: what share of the values is sent, and a choice."""
+"""Parameters that several codecs share: what share of the values is sent."""
 
 import math
 
@@ -16,16 +16,6 @@ def check_fraction(value: object) -> None:
     raise CodecParameterError(
         field="fraction", value=value, limit="must be a number above 0 and up to 1"
     )
-
-
-def check_flag(field: str, value: object) -> None:
-    """Refuse a choice that is neither true nor false.
-
-    Raises:
-        CodecParameterError: It is not a boolean.
-    """
-    if type(value) is not bool:
-        raise CodecParameterError(field=field, value=value, limit="must be true or false")
 
 
 def share_of(count: int, fraction: float) -> int:

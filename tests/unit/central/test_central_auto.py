@@ -65,6 +65,13 @@ def test_what_is_no_candidate_of_the_accuracy_is_refused(rig, codec, params):
     assert (receipt.status, receipt.code) == ("rejected", "E_PLAN")
 
 
+@pytest.mark.parametrize("params", [{"bits": 8.0, "stochastic": 0}, {"bits": 8, "stochastic": 0}])
+def test_settings_that_only_python_takes_for_a_candidates_are_refused(rig, params):
+    assignment = start(rig, "balanced", "a", "b")
+    receipt = pick(rig, "a", assignment, CANDIDATES["balanced"][0], codec_params=params)
+    assert (receipt.status, receipt.code) == ("rejected", "E_PLAN")
+
+
 def test_a_task_that_names_its_codec_takes_no_other(rig):
     assignment = begin(rig, "a", "b")
     receipt = pick(rig, "a", assignment, CANDIDATES["exact"][1])

@@ -10,7 +10,7 @@ from central.adapters.stored_rounds import read_model
 from central.core.rounds import Grant
 from schemas.bids import Bid
 from schemas.envelope import decode_frame
-from schemas.messages import Need
+from schemas.messages import Need, UpdateManifest
 from schemas.topics import Address, Kind, Topic
 from tests.support.central_fixture import begin, receipts
 
@@ -188,11 +188,28 @@ def test_a_grant_covers_the_object_that_was_bid_for_and_no_other(rig):
     assert needs(outgoing) == set()
 
 
+def test_a_grant_covers_the_size_that_was_bid_and_no_larger_one_of_the_same_name(rig):
+    """A transfer's id is that of the object's digest: it says nothing of the size."""
+    job = a_round(rig)
+    honest = rig.update_frame("b", job, 4.0)[1]
+    manifest = decode_frame(honest).body(UpdateManifest)
+    small = manifest.object.model_copy(update={"size": 20})
+    lie = {"object": small, "bid": Bid(9.0, 0, 20).encode()}
+    bid(rig, "a", job)
+    bid(rig, "b", job, 4.0, **lie)
+    bid(rig, "c", job)
+    *_, outgoing = bid(rig, "d", job)
+    assert manifest.xfer in needs(outgoing)
+    *_, outgoing = bid(rig, "b", job, 4.0)
+    assert [one.code for one in receipts(outgoing)] == ["E_BUDGET"]
+    assert needs(outgoing) == set()
+
+
 def test_the_newest_bid_of_a_device_is_the_one_that_stands(rig):
     job = a_round(rig)
     bid(rig, "b", job, 99.0)
     made, _ = all_bid(rig, job)
-    assert Grant("b", made["b"][0]) in state_of(rig).grants
+    assert Grant("b", made["b"][0], UPDATE_BYTES) in state_of(rig).grants
 
 
 @pytest.mark.parametrize(
@@ -234,7 +251,8 @@ def test_the_audit_holds_and_finds_what_is_over_the_budget_or_was_not_granted(ri
     large = [replace(row, size=10 * row.size) for row in rows]
     bits, budget_bits = 8 * 20 * UPDATE_BYTES, 8 * (2 * UPDATE_BYTES + 7)
     over = f"round 1: {bits} bits of updates accepted, the budget is {budget_bits}"
-    assert budget_findings([record], large) == [over]
+    ungranted = [f"round 1, {device}: accepted without a grant" for device in "bc"]
+    assert budget_findings([record], large) == [over, *ungranted]
     other = [replace(rows[0], xfer="another")]
     assert budget_findings([record], other) == ["round 1, b: accepted without a grant"]
 

@@ -47,7 +47,7 @@ def granted(devices="ab", **changes):
 
 
 def grants(devices):
-    return frozenset(Grant(device, f"x-{device}") for device in devices)
+    return frozenset(Grant(device, f"x-{device}", 10) for device in devices)
 
 
 def after(state, *events):
@@ -89,15 +89,15 @@ def test_grants_stand_once_for_all():
     state, told = after(a_round(), BidsGranted(grants("ab"), 4))
     assert (state.grants, state.bids, told) == (grants("ab"), 4, [AnswerBids()])
     assert after(state, BidsGranted(grants("cd"), 4), bids("abcd")) == (state, [])
-    assert state.may_take("a", "x-a")
-    assert not state.may_take("a", "x-another")
-    assert not state.may_take("c", "x-c")
+    assert state.may_take("a", "x-a", 10)
+    assert not state.may_take("a", "x-another", 10)
+    assert not state.may_take("c", "x-c", 10)
 
 
 def test_nothing_may_be_taken_before_the_grants():
-    assert not a_round().may_take("a", "x-a")
+    assert not a_round().may_take("a", "x-a", 10)
     assert after(a_round(), UpdateAccepted("a"), UpdateAccepted("b")) == (a_round(), [])
-    assert a_round(budget_bits=None).may_take("a", "x-a")
+    assert a_round(budget_bits=None).may_take("a", "x-a", 10)
 
 
 def test_when_nothing_fits_the_round_is_abandoned_in_words_and_all_are_answered():

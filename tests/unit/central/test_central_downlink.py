@@ -99,6 +99,24 @@ def test_what_cannot_be_coded_is_sent_whole():
     assert (sent.model == largest).all()
 
 
+def test_a_residual_that_no_float32_holds_is_never_kept():
+    large = np.full(LAYOUT.size, 3e38, np.float32)
+
+    class Opposite:
+        """A codec whose error is as large as float32 allows."""
+
+        def encode(self, vector, layout, rng):
+            return create("raw-f32").encode(-large, layout, rng)
+
+        def decode(self, payload, layout):
+            return create("raw-f32").decode(payload, layout)
+
+    base = np.zeros(LAYOUT.size, np.float32)
+    sent = compress(Move(base, large), Opposite(), LAYOUT, np.random.default_rng(0))
+    assert (sent.payload, sent.residual) == (None, None)
+    assert sent.model.tobytes() == large.tobytes()
+
+
 def test_a_chain_ends_at_the_first_gap():
     pairs = [("c", "d"), ("b", "c"), ("x", "y"), ("a", "b")]
     assert list(chain_to("d", pairs)) == [0, 1]
@@ -315,3 +333,18 @@ def test_a_large_delta_is_not_inline(tmp_path):
     assert (len(job.deltas), job.deltas[0].object.inline) == (1, False)
     assert json.loads(rig.store.round("t", 1).summary.model_dump_json())["outcome"] == "committed"
     rig.connection.close()
+
+
+@pytest.mark.parametrize(("limit", "state"), [(31, "failed"), (32, "running")])
+def test_a_model_whose_residual_no_row_holds_fails_its_task_at_the_beginning(
+    rig, monkeypatch, limit, state
+):
+    monkeypatch.setattr(downlink, "MAX_BYTES", limit)
+    rig.fleet("a", "b", "c")
+    rig.submit(task="t", codec="raw-f32", downlink={"codec": "topk"}, cohort=3)
+    rig.submit(task="whole", codec="raw-f32", cohort=3)
+    rig.work()
+    assert rig.status("t").state == state
+    assert rig.status("whole").state != "failed"
+    reason = "downlink: it keeps 8 parameters x 4 bytes = 32 bytes, at most 31 are allowed"
+    assert ((rig.status("t").reason or "").startswith(reason)) is (state == "failed")

@@ -309,7 +309,7 @@ def test_a_preset_is_resolved_when_the_task_comes(rig):
     assert "preset laq8 has 8" in rig.rejections()[-1].reason
 
 
-def test_settlements_are_left_out_of_a_header_that_has_no_room_for_them(tmp_path):
+def test_what_became_of_the_longest_cohort_is_told_beside_its_references(tmp_path):
     rig = CentralRig(tmp_path)
     names = [f"{number:032d}" for number in range(MAX_COHORT)]
     rig.fleet(*names)
@@ -322,7 +322,7 @@ def test_settlements_are_left_out_of_a_header_that_has_no_room_for_them(tmp_path
         assert rig.update(name, job, value=1.0).status == "accepted"
     rig.work()
     second = rig.newest()
-    assert (second.round, second.settled) == (2, ())
+    assert (second.round, second.settled[0].counted) == (2, tuple(names))
     assert second.references == (1,) * size
     rig.connection.close()
 
@@ -380,4 +380,5 @@ def test_the_terms_are_small_json_in_the_tasks_row(rig, devices):
     assert json.loads(text) == {
         "threshold": rig.newest().lazy.threshold,
         "examples": 30,
+        "clients": None,
     }

@@ -158,9 +158,10 @@ def test_a_device_that_lost_its_store_pulls_the_key_frame(bench):
     assert asked(bench.wait(2)) == {sha(HISTORY.models[1])}
 
 
-def test_a_torn_base_is_noticed_and_removed_and_the_key_frame_pulled(bench):
+@pytest.mark.parametrize("left", [len(HISTORY.models[0]) - 1, 7, 0])
+def test_a_torn_base_is_noticed_and_removed_and_the_key_frame_pulled(bench, left):
     first(bench)
-    bench.objects.path(sha(HISTORY.models[0])).write_bytes(HISTORY.models[0][:-1])
+    bench.objects.path(sha(HISTORY.models[0])).write_bytes(HISTORY.models[0][:left])
     bench = bench.reborn()
     HISTORY.assign(bench, 1)
     bench.give(bench.worker.result())

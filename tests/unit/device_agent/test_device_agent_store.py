@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 from device_agent_bench import TASK, Bench, offered
 
@@ -45,3 +46,30 @@ def test_a_database_that_was_brought_up_to_date_is_as_a_new_one(tmp_path):
     with closing(open_store(old)) as database:
         assert SqliteJobStore(database).active() == []
     assert columns(old) == columns(new)
+
+
+def steps_of(bench, jobs):
+    """Return about how many steps SQLite takes to find the newest models among so many jobs."""
+    record = bench.store.get(JobKey(TASK, 1))
+    for number in range(2, jobs):
+        later = replace(record.job, key=JobKey("other", number))
+        bench.store.save(replace(record, job=later, created_s=record.created_s + number))
+    steps = 0
+
+    def count():
+        nonlocal steps
+        steps += 1
+
+    bench.connection.set_progress_handler(count, 100)
+    assert bench.store.newest_models(32) == []
+    bench.connection.set_progress_handler(None, 0)
+    return steps
+
+
+def test_the_models_to_keep_are_found_without_reading_a_month_of_jobs(tmp_path):
+    found = []
+    for jobs in (300, 3000):
+        bench = Bench(tmp_path / str(jobs))
+        bench.assign()
+        found.append(steps_of(bench, jobs))
+    assert 0 < found[1] <= 1.2 * found[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import base, envelope, messages, tasks, topics
+from schemas import assignments, base, envelope, messages, objects, tasks, topics
 from tests.simulation.mutate import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,7 +94,7 @@ def test_the_glossary_has_every_word_of_the_house(word):
 
 
 def public_classes():
-    modules = (base, envelope, messages, tasks, topics)
+    modules = (assignments, base, envelope, messages, objects, tasks, topics)
     return sorted(
         {
             name

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from schemas.envelope import Header, decode_frame, encode_frame
 from schemas.errors import MessageError
+from schemas.ids import MARK_LENGTH
 from schemas.limits import (
     MAX_COHORT,
     MAX_DELTA_TAIL_BYTES,
@@ -19,12 +21,13 @@ from schemas.limits import (
 )
 from schemas.messages import (
     Assignment,
+    LazyTerms,
     ModelDelta,
     ObjectManifest,
     Settlement,
     TrainingPlan,
 )
-from schemas.tasks import Downlink, parse_submission
+from schemas.tasks import Downlink, Training, parse_submission
 
 PLAN = TrainingPlan(
     model="mlp",
@@ -126,6 +129,44 @@ def test_the_longest_chain_and_the_longest_cohort_fit_a_header():
     job = assignment(*steps, plan=plan).model_copy(update={"cohort": ids, "settled": (settled,)})
     assert len(steps) == MAX_DELTAS
     assert len(job.model_dump_json(exclude_none=True)) < MAX_HEADER_BYTES - 1024
+
+
+def test_a_lazy_task_of_the_longest_cohort_with_all_that_it_may_have_fits_a_frame():
+    steps = tuple(delta(number, size=MAX_OBJECT_BYTES // 16) for number in range(1, 9))
+    settings = {f"{number:064d}": "x" * 60 for number in range(8)}
+    changes = {
+        "model_params": {f"{number:064d}": "\x01" * 60 for number in range(32)},
+        "codec_params": dict(list(settings.items())[:4]),
+        "training": Training(frozen=("x" * 100,) * 32),
+        "downlink": Downlink(codec="topk", codec_params=settings),
+        "memory": "lazy",
+    }
+    more = {
+        "cohort": tuple(f"{number:032d}" for number in range(MAX_COHORT)),
+        "references": ((1 << 31) - 1,) * MAX_COHORT,
+        "marks": "f" * MARK_LENGTH * MAX_COHORT,
+        "lazy": LazyTerms(threshold=1.2345678901234567e-300, examples=800 << 40),
+        "graph": ObjectManifest(sha256=sha(50), size=MAX_GRAPH_BYTES),
+        "task": "t" * 32,
+        "round": (1 << 31) - 1,
+    }
+    job = assignment(*steps, plan=PLAN.model_copy(update=changes)).model_copy(update=more)
+    tail = b"m" * sum(one.tail_bytes() for one in job.objects)
+    assert job.fault(len(tail)) is None
+    header = Header(
+        type="task.assign",
+        id="f" * 64,
+        ts=1760000000.123,
+        src="central",
+        aud="gw/" + "r" * 32,
+        boot=(1 << 53) - 1,
+        seq=(1 << 53) - 1,
+        task="t" * 32,
+        round=(1 << 31) - 1,
+        corr="c" * 64,
+        reply="r" * 256,
+    )
+    assert decode_frame(encode_frame(header, job, tail)).body(Assignment) == job
 
 
 def test_a_person_names_the_downlinks_codec_and_nothing_that_is_not_known():

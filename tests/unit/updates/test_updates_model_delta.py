@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from schemas.errors import PayloadError
 from updates.codecs import create
+from updates.codecs.header import pack
 from updates.layout import Layout
 from updates.model_delta import apply_delta
 
@@ -45,12 +46,22 @@ def test_a_sum_that_no_float32_holds_is_refused():
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_give_a_model_or_a_payload_error(data):
-    model = np.zeros(LAYOUT.size, np.float32)
-    try:
-        apply_delta(model, data, LAYOUT, CODEC)
-    except PayloadError:
-        return
+def test_bytes_that_are_no_payload_are_refused(data):
+    with pytest.raises(PayloadError):
+        apply_delta(np.zeros(LAYOUT.size, np.float32), data, LAYOUT, CODEC)
+
+
+@given(st.binary(min_size=4 * LAYOUT.size, max_size=4 * LAYOUT.size))
+def test_any_body_gives_a_finite_model_or_a_payload_error(body):
+    codec, model = create("raw-f32"), np.full(LAYOUT.size, 3e38, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.frombuffer(body, "<f4") + model
+    payload = pack(codec.number, LAYOUT.size, [body])
+    if np.isfinite(expected).all():
+        assert apply_delta(model, payload, LAYOUT, codec).tobytes() == expected.tobytes()
+    else:
+        with pytest.raises(PayloadError):
+            apply_delta(model, payload, LAYOUT, codec)
 
 
 def test_a_model_of_another_layout_is_refused():
