@@ -5,7 +5,7 @@ Quantization and Encoding", NeurIPS 2017, https://arxiv.org/abs/1610.02132, sect
 the maximum in place of the 2-norm and one bucket a tensor.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,8 +15,11 @@ from typing_extensions import Buffer
 
 from updates.arrays import F32, peak, spans
 from updates.codecs.base import Block, Codec, Feedback
+from updates.codecs.bits import U8
+from updates.codecs.groups import Groups
 from updates.codecs.header import require_body_length
 from updates.codecs.rounding import MIDPOINT, uniforms
+from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
 
@@ -42,6 +45,7 @@ class Int8Codec(Codec):
 
     codec_id: ClassVar[str] = "int8"
     number: ClassVar[int] = 3
+    in_step: ClassVar[bool] = True
 
     @property
     def is_random(self) -> bool:
@@ -73,8 +77,9 @@ class Int8Codec(Codec):
         if not np.all((scales >= 0) & (scales <= _MAX_SCALE)):
             message = f"update: a scale is not finite, or not in 0 to {_MAX_SCALE}"
             raise NonFiniteError(message)
-        codes = np.frombuffer(body, dtype=np.int8, offset=scales.nbytes)
-        return _dequantize(codes, scales, layout)
+        codes = np.frombuffer(body, dtype=np.uint8, offset=scales.nbytes)
+        groups = Groups.tensors(layout)
+        return ScaledBody(codes, 8, _levels, scales.astype(np.float32, copy=False), groups)
 
     def _body_bound(self, layout: Layout) -> int:
         return _SCALE_BYTES * len(layout.tensors) + layout.size
@@ -100,7 +105,5 @@ def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _
         np.copyto(codes[span], steps, casting="unsafe")
 
 
-def _dequantize(codes: _I8, scales: F32, layout: Layout) -> Iterator[Block]:
-    for scale, values in zip(scales, layout.slices().values(), strict=True):
-        for span in spans(values.start, values.stop):
-            yield span, np.multiply(codes[span], scale, dtype=np.float32)
+def _levels(codes: U8) -> _I8:
+    return codes.view(np.int8)

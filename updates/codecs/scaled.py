@@ -14,6 +14,7 @@ from updates.codecs.base import Block, Codec
 from updates.codecs.grid import Grid
 from updates.codecs.groups import Groups
 from updates.codecs.header import require_body_length
+from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
 
@@ -27,6 +28,8 @@ class ScaledCodec(Codec):
     Wire layout of the body: one float32 LE scale a group, at least 0, then ``n`` codes as ``bits``
     packs them, all in canonical order; value = scale * (stride * code - top) in float32.
     """
+
+    in_step: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -46,7 +49,9 @@ class ScaledCodec(Codec):
             raise NonFiniteError(message)
         packed = np.frombuffer(body, dtype=np.uint8, offset=scales.nbytes)
         bits.check(packed, layout.size, grid.bits, grid.levels)
-        return _decoded(packed, scales.astype(np.float32, copy=False), groups, grid)
+        return ScaledBody(
+            packed, grid.bits, grid.level, scales.astype(np.float32, copy=False), groups
+        )
 
     def _body_bound(self, layout: Layout) -> int:
         packed = bits.packed_bytes(layout.size, self.grid.bits)
@@ -99,15 +104,3 @@ def in_steps(vector: F32, groups: Groups, scales: F32, stride: int) -> Iterator[
             divisor = piece.factor(divisors)
             np.divide(piece.rows(vector), divisor, out=piece.rows_inside(steps))
         yield steps
-
-
-def _decoded(packed: bits.U8, scales: F32, groups: Groups, grid: Grid) -> Iterator[Block]:
-    scratch = np.empty(min(BLOCK_VALUES, groups.size), dtype=np.float32)
-    for span, pieces in groups.pieces():
-        values = scratch[: span.stop - span.start]
-        levels = grid.level(bits.unpack_span(packed, span, grid.bits))
-        for piece in pieces:
-            out = piece.rows_inside(values)
-            factor = piece.factor(scales)
-            np.multiply(piece.rows_inside(levels), factor, out=out, dtype=np.float32)
-        yield span, values
