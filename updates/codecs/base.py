@@ -85,7 +85,10 @@ class Codec(ABC):
         layout.check_vector(vector)
         if not self.finds_non_finite:
             check_finite(vector, "update")
-        return header.pack(self.number, layout.size, self._write(vector, layout, rng))
+        written = self._write(vector, layout, rng)
+        if isinstance(written, header.Draft):
+            return written.finish(self.number, layout.size)
+        return header.pack(self.number, layout.size, written)
 
     def check(self, payload: Buffer, layout: Layout) -> None:
         """Refuse whatever ``decode`` would refuse, without building the vector.
@@ -167,8 +170,13 @@ class Codec(ABC):
         return self._open(body, layout)
 
     @abstractmethod
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
-        """Return the body in parts; the vector fits, and is finite unless ``finds_non_finite``."""
+    def _write(
+        self, vector: F32, layout: Layout, rng: np.random.Generator
+    ) -> Sequence[Buffer] | header.Draft:
+        """Return the body, in parts or in place.
+
+        The vector fits the layout, and is finite unless ``finds_non_finite``.
+        """
 
     @abstractmethod
     def _open(self, body: memoryview, layout: Layout) -> Iterable[Block]:

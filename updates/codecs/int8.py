@@ -5,20 +5,19 @@ Quantization and Encoding", NeurIPS 2017, https://arxiv.org/abs/1610.02132, sect
 the maximum in place of the 2-norm and one bucket a tensor.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
-from updates.arrays import F32, peak, spans
+from updates.arrays import BLOCK_VALUES, F32, peak, spans
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.bits import U8
 from updates.codecs.groups import Groups
-from updates.codecs.header import require_body_length
-from updates.codecs.rounding import MIDPOINT, uniforms
+from updates.codecs.header import Draft, require_body_length
+from updates.codecs.rounding import MIDPOINT, add_uniforms
 from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
@@ -62,14 +61,15 @@ class Int8Codec(Codec):
         """Unbiased; where one value towers above a large tensor its error exceeds the others."""
         return "forbidden"
 
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
-        scales = np.zeros(len(layout.tensors), dtype="<f4")
-        codes = np.zeros(layout.size, dtype=np.int8)
+    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Draft:
+        draft = Draft(self._body_bound(layout))
+        scales = draft.body[: _SCALE_BYTES * len(layout.tensors)].view("<f4")
+        codes = draft.body[scales.nbytes :].view(np.int8)
         for number, values in enumerate(layout.slices().values()):
             scales[number] = _scale(vector[values])
             if scales[number] > 0:
                 _quantize(vector[values], scales[number], rng, codes[values])
-        return (scales.data, codes.data)
+        return draft
 
     def _open(self, body: memoryview, layout: Layout) -> Iterable[Block]:
         require_body_length(len(body), self._body_bound(layout))
@@ -94,11 +94,11 @@ def _scale(values: F32) -> np.float32:
 
 
 def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _I8) -> None:
+    scratch = np.empty(min(BLOCK_VALUES, values.size), dtype=np.float32)
     for span in spans(0, values.size):
-        steps = values[span] / scale
-        noise = uniforms(rng, steps.size)
-        noise += np.float32(MIDPOINT)
-        steps += noise
+        steps = scratch[: span.stop - span.start]
+        np.divide(values[span], scale, out=steps)
+        add_uniforms(steps, rng, MIDPOINT)
         np.floor(steps, out=steps)
         if scale == _MAX_SCALE:
             np.clip(steps, -_LEVELS, _LEVELS, out=steps)

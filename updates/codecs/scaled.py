@@ -1,19 +1,18 @@
 """What quantizers with a scale a group and a grid of equal steps have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from typing_extensions import Buffer
 
 from updates.arrays import BLOCK_VALUES, F32
 from updates.codecs import bits
 from updates.codecs.base import Block, Codec
 from updates.codecs.grid import Grid
 from updates.codecs.groups import Groups
-from updates.codecs.header import require_body_length
+from updates.codecs.header import Draft, require_body_length
 from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
@@ -76,19 +75,20 @@ class PlainScaledCodec(ScaledCodec):
     def _codes(self, steps: F32, rng: np.random.Generator) -> bits.U8:
         """Return the codes of one block of values in steps, which may be spoilt."""
 
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
+    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Draft:
         groups, grid = self.groups(layout), self.grid
         scales = self._scales(vector, groups)
-        packed = np.empty(bits.packed_bytes(layout.size, grid.bits), dtype=np.uint8)
-        begin = 0
+        draft = Draft(self._body_bound(layout))
+        begin = _SCALE_BYTES * groups.count
+        draft.body[:begin] = scales.astype("<f4").view(np.uint8)
         clips = scales.max() >= grid.max_scale
         for steps in in_steps(vector, groups, scales, grid.stride):
             if clips:
                 np.clip(steps, -grid.zero, grid.zero, out=steps)
             part = bits.pack(self._codes(steps, rng), grid.bits)
-            packed[begin : begin + part.size] = part
+            draft.body[begin : begin + part.size] = part
             begin += part.size
-        return (scales.astype("<f4").data, packed.data)
+        return draft
 
 
 def in_steps(vector: F32, groups: Groups, scales: F32, stride: int) -> Iterator[F32]:
