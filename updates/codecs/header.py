@@ -56,8 +56,8 @@ class Draft:
 
     def finish(self, number: int, values: int) -> bytes:
         """Return header and body; nothing may be written after it."""
-        crc = zlib.crc32(self.body)
-        _HEADER.pack_into(self._payload, 0, MAGIC, VERSION, number, values, crc)
+        crc = zlib.crc32(self.body.data)
+        _HEADER.pack_into(self._payload.data, 0, MAGIC, VERSION, number, values, crc)
         del self.body, self._payload
         return self._file.getvalue()
 
