@@ -17,7 +17,7 @@ from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.bits import U8
 from updates.codecs.groups import Groups
 from updates.codecs.header import Draft, require_body_length
-from updates.codecs.rounding import MIDPOINT, add_uniforms
+from updates.codecs.rounding import MIDPOINT, uniforms
 from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
@@ -98,7 +98,9 @@ def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _
     for span in spans(0, values.size):
         steps = scratch[: span.stop - span.start]
         np.divide(values[span], scale, out=steps)
-        add_uniforms(steps, rng, MIDPOINT)
+        noise = uniforms(rng, steps.size)
+        noise += np.float32(MIDPOINT)
+        steps += noise
         np.floor(steps, out=steps)
         if scale == _MAX_SCALE:
             np.clip(steps, -_LEVELS, _LEVELS, out=steps)

@@ -7,16 +7,12 @@ round to even in float32 and u adds less than 1 exactly.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from updates.arrays import F32
 from updates.codecs.bits import U8
 
 _NOISE_STEPS = 1 << 16
 _WORD_LANES = 4
-#: Values whose words, or whose float32, are below the 128 KiB that C libraries fetch from the
-#: system anew each time; a call for words costs as much as a thousand of them. Multiples of 4.
-_DRAWN, _AT_ONCE = 49_152, 24_576
 #: Half of a step of the noise: moves it to the midpoints.
 MIDPOINT = 0.5 / _NOISE_STEPS
 
@@ -35,36 +31,18 @@ def nearest(steps: F32, zero: float) -> U8:
 def stochastic(steps: F32, zero: float, rng: np.random.Generator) -> U8:
     """Return a neighbouring code for each value, right on the mean; ``steps`` is spoilt."""
     steps += np.float32(zero + MIDPOINT)
-    add_uniforms(steps, rng)
+    steps += uniforms(rng, steps.size)
     return _truncated(steps)
-
-
-def add_uniforms(steps: F32, rng: np.random.Generator, shift: float = 0.0) -> None:
-    """Add ``shift`` plus ``uniforms``, a part at a time: small memory is kept and used again."""
-    for begin in range(0, steps.size, _DRAWN):
-        drawn = steps[begin : begin + _DRAWN]
-        lanes = _lanes(rng, drawn.size)
-        for start in range(0, drawn.size, _AT_ONCE):
-            noise = _in_units(lanes[start : start + _AT_ONCE])
-            if shift:
-                noise += np.float32(shift)
-            drawn[start : start + _AT_ONCE] += noise
 
 
 def uniforms(rng: np.random.Generator, count: int) -> F32:
     """Return multiples of ``2**-16`` in [0, 1): four of each 64-bit word of the generator."""
-    return _in_units(_lanes(rng, count))
-
-
-def _lanes(rng: np.random.Generator, count: int) -> NDArray[np.uint16]:
-    words = rng.integers(0, 1 << 64, size=-(-count // _WORD_LANES), dtype=np.uint64)
-    return words.astype("<u8", copy=False).view("<u2")[:count]
-
-
-def _in_units(lanes: NDArray[np.uint16]) -> F32:
-    units = lanes.astype(np.float32)
-    units *= np.float32(1 / _NOISE_STEPS)
-    return units
+    words = rng.integers(
+        0, 1 << 64, size=(count + _WORD_LANES - 1) // _WORD_LANES, dtype=np.uint64
+    )
+    lanes = words.astype("<u8", copy=False).view("<u2")[:count].astype(np.float32)
+    lanes *= np.float32(1 / _NOISE_STEPS)
+    return lanes
 
 
 def _truncated(steps: F32) -> U8:
