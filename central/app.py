@@ -45,6 +45,7 @@ from transport.parking import Parking
 from transport.puller import Puller
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
+from updates.kernels import load as load_kernels
 
 #: What keeps central from running, told to a person in one line.
 StartError = (
@@ -105,7 +106,8 @@ def _serve(settings: CentralSettings) -> int:
         events: queue.SimpleQueue[object] = queue.SimpleQueue()
         exporter = ExportProcess(settings.models, cache, settings.prepare_timeout_s)
         reader, models = reader_of(database), settings.state_dir / MODELS
-        jobs = Jobs(reader, objects, modeler, exporter, strategies, models)
+        kernels = load_kernels if settings.compiled_sums else None
+        jobs = Jobs(reader, objects, modeler, exporter, strategies, models, kernels)
         worker = Workers(events, jobs.work)
         desk = Desk(
             store=SqliteStore(connection),

@@ -27,4 +27,7 @@ class CentralSettings(ConnectionSettings):
     strategies: dict[Name, str] = Field(
         default_factory=dict, description="NAME: package.module:fn"
     )
+    compiled_sums: bool = Field(
+        default=True, description="add large updates up with numba, if it is installed"
+    )
     keep_task_days: float = Field(default=30.0, gt=0)

@@ -12,12 +12,16 @@ import numpy as np
 
 from benchmarks.codecs.variants import Variant
 from fedfleet.tables import table
+from updates import kernels
+from updates.accumulation import Encoded, add_all
 from updates.layout import Layout
 
 _VALUE_BYTES = 4
+_MANY = 8
 _COLUMNS = (
-    "values", "codec", "encode MB/s", "decode+add MB/s", "memcpy MB/s", "add MB/s", "add64 MB/s",
-    "encode/memcpy", "decode+add/memcpy", "decode+add/add", "decode+add/add64",
+    "values", "codec", "encode MB/s", "decode+add MB/s", "8 together", "compiled", "8 compiled",
+    "memcpy MB/s", "add MB/s", "add64 MB/s", "encode/memcpy", "decode+add/memcpy",
+    "decode+add/add", "decode+add/add64",
 )  # fmt: skip
 
 
@@ -30,6 +34,9 @@ class Figures:
         values: Length of the vector.
         encode: From a vector to a payload, header and checksum included.
         accumulate: From a payload into a float64 sum, all checks included.
+        together: The same of eight payloads in one sum, all of their values counted.
+        compiled: ``accumulate`` with compiled loops; None without numba.
+        together_compiled: ``together`` with them.
         memcpy: Copying the vector.
         add: Adding it to another float32 vector.
         add64: Adding it to a float64 vector, as sums of updates are kept.
@@ -39,13 +46,17 @@ class Figures:
     values: int
     encode: float
     accumulate: float
+    together: float
+    compiled: float | None
+    together_compiled: float | None
     memcpy: float
     add: float
     add64: float
 
     def row(self) -> tuple[str, ...]:
         """Return the row of the table."""
-        rates = (self.encode, self.accumulate, self.memcpy, self.add, self.add64)
+        sums = (self.accumulate, self.together, self.compiled, self.together_compiled)
+        rates = (self.encode, *sums, self.memcpy, self.add, self.add64)
         ratios = (
             self.encode / self.memcpy,
             self.accumulate / self.memcpy,
@@ -55,7 +66,7 @@ class Figures:
         return (
             f"{self.values}",
             self.codec,
-            *(f"{rate / 1e6:.0f}" for rate in rates),
+            *("-" if rate is None else f"{rate / 1e6:.0f}" for rate in rates),
             *(f"{ratio:.2f}" for ratio in ratios),
         )
 
@@ -67,18 +78,25 @@ def measured(variant: Variant, count: int, repeats: int) -> Figures:
     vector = rng.standard_normal(count, dtype=np.float32)
     other, total = np.zeros_like(vector), np.zeros(count)
     payload = codec.encode(vector, layout, rng)
-    taken = _best(
-        {
-            "memcpy": lambda: np.copyto(other, vector),
-            "add": lambda: np.add(other, vector, out=other),
-            "add64": lambda: np.add(total, vector, out=total),
-            "encode": lambda: codec.encode(vector, layout, rng),
-            "accumulate": lambda: codec.add_into(total, payload, layout, 1.5),
-        },
-        repeats,
-    )
-    rates = {name: _VALUE_BYTES * count / seconds for name, seconds in taken.items()}
-    return Figures(variant.title, count, **rates)
+    # Copies, as those of eight clients: one payload would stay in the cache.
+    many = [Encoded(codec, bytes(bytearray(payload)), 1.5) for _ in range(_MANY)]
+    loops = kernels.load()
+    calls: dict[str, Callable[[], object]] = {
+        "memcpy": lambda: np.copyto(other, vector),
+        "add": lambda: np.add(other, vector, out=other),
+        "add64": lambda: np.add(total, vector, out=total),
+        "encode": lambda: codec.encode(vector, layout, rng),
+        "accumulate": lambda: codec.add_into(total, payload, layout, 1.5),
+        "together": lambda: add_all(total, many, layout),
+    }
+    if loops is not None:
+        calls["compiled"] = lambda: codec.add_into(total, payload, layout, 1.5, loops)
+        calls["together_compiled"] = lambda: add_all(total, many, layout, loops)
+    taken = _best(calls, repeats)
+    rates: dict[str, float | None] = {"compiled": None, "together_compiled": None}
+    for name, seconds in taken.items():
+        rates[name] = _VALUE_BYTES * count * (_MANY if "together" in name else 1) / seconds
+    return Figures(codec=variant.title, values=count, **rates)  # type: ignore[arg-type]
 
 
 def report(figures: Sequence[Figures]) -> str:

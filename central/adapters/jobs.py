@@ -33,6 +33,7 @@ from schemas.limits import MAX_GRAPH_BYTES
 from schemas.tasks import TaskSubmission
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
+from updates.kernels import Kernels
 from updates.layout import Layout
 
 _log = structlog.get_logger()
@@ -51,6 +52,7 @@ class Jobs:
         exporter: Exporter,
         strategies: Mapping[str, Callable[..., Strategy]],
         models_dir: Path,
+        kernels: Callable[[], Kernels | None] | None = None,
     ) -> None:
         """Prepare.
 
@@ -61,6 +63,7 @@ class Jobs:
             exporter: Writes final models out.
             strategies: A user's own strategies, by name.
             models_dir: Where final models are written for persons.
+            kernels: Gives compiled loops for large sums; None: numpy, with the same bits.
         """
         self._open_database = open_database
         self._objects = objects
@@ -68,6 +71,7 @@ class Jobs:
         self._exporter = exporter
         self._strategies = strategies
         self._models_dir = models_dir
+        self._kernels = kernels
         # Two processes may work on the same job for a moment, until one of them is fenced.
         self._life = secrets.token_hex(4)
         self._scratches = objects.root / "scratch"
@@ -132,7 +136,7 @@ class Jobs:
         task, number = job.task, job.round.state.number
         failpoint("central.aggregation.begun")
         with closing(self._open_database()) as database:
-            rounds = StoredRounds(database, self._objects.check, self._strategies)
+            rounds = StoredRounds(database, self._objects.check, self._strategies, self._kernels)
             try:
                 done = rounds.aggregate(task, job.round, job.state, task.progress.committed)
             except StrategyError as error:

@@ -33,10 +33,15 @@ from updates.choice import AUTO
 from updates.codecs import create
 from updates.codecs.base import Codec
 from updates.errors import NonFiniteError
+from updates.kernels import Kernels
 from updates.layout import Layout
 from updates.model_file import decode_model, model_header
 
 _Result = TypeVar("_Result")
+
+#: Values of all updates of a round from which on compiled loops gain more than the second or two
+#: that they take to compile, once in the life of a process.
+_WORTH_COMPILING = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +71,13 @@ class StoredRounds:
         database: Central's, for reading.
         object_path: Where the object with a digest is: a model or a large update.
         strategies: A user's own strategies, by name.
+        kernels: Gives compiled loops for large sums; None: numpy, with the same bits.
     """
 
     database: sqlite3.Connection
     object_path: Callable[[str], Path]
     strategies: Mapping[str, Callable[..., Strategy]]
+    kernels: Callable[[], Kernels | None] | None = None
 
     def aggregate(
         self, task: TaskRecord, record: RoundRecord, stored: bytes | None, committed: int
@@ -96,7 +103,7 @@ class StoredRounds:
         layout, model = read_model(self.object_path(record.base_model_sha256))
         items = self._contributions(task, record, layout)
         scale = selection_scale(len(items), task.min_clients, submission.scale_exponent)
-        contributions = Contributions(model, items, scale)
+        contributions = Contributions(model, items, scale, self._kernels(len(items), model.size))
         state, residual = _without_residual(_load_state(stored) if stored else {})
         state = state if stored else strategy.init(model)
         state, new, told = _step(strategy, state, contributions, submission)
@@ -104,6 +111,11 @@ class StoredRounds:
         sent = _send(task, record, layout, move, is_last=committed + 1 >= submission.rounds)
         kept = {} if sent.residual is None else {downlink.RESIDUAL: sent.residual}
         return Aggregate(layout, sent.model, _dump_state({**state, **kept}), sent.payload, told)
+
+    def _kernels(self, clients: int, values: int) -> Kernels | None:
+        if self.kernels is None or clients * values < _WORTH_COMPILING:
+            return None
+        return self.kernels()
 
     def payload(self, task: str, number: int, device: str, sha256: str) -> bytes:
         """Return the bytes of one contribution: from its row, else from its file.

@@ -166,7 +166,7 @@ def _everyone(held: Mapping[str, Held], contributions: Contributions) -> Contrib
         )
         for device, one in held.items()
     )
-    return Contributions(contributions.model, items)
+    return Contributions(contributions.model, items, kernels=contributions.kernels)
 
 
 def _energy(everyone: Contributions, *, weighted: bool) -> float:

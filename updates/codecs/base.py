@@ -7,7 +7,7 @@ only if each decodes the other's bytes; a changed body takes a new id and a new 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-from updates.arrays import BLOCK_VALUES, F32, F64, check_finite
+from updates.arrays import F32, F64, check_finite
 from updates.codecs import header
+from updates.codecs.scaled_body import ScaledBody
+from updates.codecs.scaled_sum import ScaledSum
+from updates.kernels import Kernels
 from updates.layout import Layout
+from updates.workspace import Workspace
 
 #: Where some values belong in the flat vector (each position at most once), and the values, at
 #: most ``BLOCK_VALUES``; they are good until the next block is asked for.
@@ -42,6 +46,9 @@ class Codec(ABC):
     number: ClassVar[int]
     #: Whether ``_write`` refuses what is not finite by itself, in a pass that it makes anyway.
     finds_non_finite: ClassVar[bool] = False
+    #: Whether every body's blocks are ``spans(0, layout.size)``, so that several can be added up
+    #: block by block.
+    in_step: ClassVar[bool] = False
 
     @property
     def is_random(self) -> bool:
@@ -78,7 +85,10 @@ class Codec(ABC):
         layout.check_vector(vector)
         if not self.finds_non_finite:
             check_finite(vector, "update")
-        return header.pack(self.number, layout.size, self._write(vector, layout, rng))
+        written = self._write(vector, layout, rng)
+        if isinstance(written, header.Draft):
+            return written.finish(self.number, layout.size)
+        return header.pack(self.number, layout.size, written)
 
     def check(self, payload: Buffer, layout: Layout) -> None:
         """Refuse whatever ``decode`` would refuse, without building the vector.
@@ -100,8 +110,18 @@ class Codec(ABC):
             vector[where] = values
         return vector
 
-    def add_into(self, accumulator: F64, payload: Buffer, layout: Layout, weight: float) -> None:
+    def add_into(
+        self,
+        accumulator: F64,
+        payload: Buffer,
+        layout: Layout,
+        weight: float,
+        kernels: Kernels | None = None,
+    ) -> None:
         """Add ``weight`` times the decoded update, block by block.
+
+        Every codec and every way adds ``weight * float64(value)`` to float64, so the bits are the
+        same with kernels and without, and those of ``decode``.
 
         Args:
             accumulator: float64 of shape ``(layout.size,)``, changed in place; as it was if the
@@ -109,21 +129,32 @@ class Codec(ABC):
             payload: One encoded update.
             layout: Names and shapes behind the vector.
             weight: Factor of this update, as a rule its number of examples.
+            kernels: Compiled loops; None: numpy.
 
         Raises:
             PayloadError: The payload is not one that this codec writes for the layout.
             ValueError: The accumulator is not of the layout's size.
         """
+        workspace = Workspace(kernels)
+        for _ in self.adding(accumulator, payload, layout, weight, workspace):
+            pass
+
+    def adding(
+        self,
+        accumulator: F64,
+        payload: Buffer,
+        layout: Layout,
+        weight: float,
+        workspace: Workspace,
+    ) -> Iterator[None]:
+        """Check everything that ``add_into`` does, then return its steps, of a block each."""
         if accumulator.shape != (layout.size,):
             message = f"accumulator: shape {accumulator.shape}, the layout has {(layout.size,)}"
             raise ValueError(message)
-        scratch = np.empty(min(BLOCK_VALUES, layout.size))
-        for where, values in self._blocks(payload, layout):
-            # A cast and a product are faster than a product that casts; the bits are the same.
-            product = scratch[: values.size]
-            np.copyto(product, values)
-            product *= weight
-            accumulator[where] += product
+        body = self._blocks(payload, layout)
+        if isinstance(body, ScaledBody):
+            return ScaledSum(body, accumulator, weight, workspace).steps()
+        return _adding(body, accumulator, weight, workspace)
 
     def encoded_size_bound(self, layout: Layout) -> int:
         """Return the size in bytes that no payload for the layout exceeds."""
@@ -139,8 +170,13 @@ class Codec(ABC):
         return self._open(body, layout)
 
     @abstractmethod
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
-        """Return the body in parts; the vector fits, and is finite unless ``finds_non_finite``."""
+    def _write(
+        self, vector: F32, layout: Layout, rng: np.random.Generator
+    ) -> Sequence[Buffer] | header.Draft:
+        """Return the body, in parts or in place.
+
+        The vector fits the layout, and is finite unless ``finds_non_finite``.
+        """
 
     @abstractmethod
     def _open(self, body: memoryview, layout: Layout) -> Iterable[Block]:
@@ -153,3 +189,19 @@ class Codec(ABC):
     @abstractmethod
     def _body_bound(self, layout: Layout) -> int:
         """Return the length in bytes that no body for the layout exceeds."""
+
+
+def _adding(
+    body: Iterable[Block], accumulator: F64, weight: float, workspace: Workspace
+) -> Iterator[None]:
+    kernels = workspace.kernels
+    for where, values in body:
+        if kernels is not None and isinstance(where, slice):
+            kernels.add_values(accumulator[where], values, weight)
+        else:
+            # A cast and a product are faster than a product that casts; the bits are the same.
+            products = workspace.products[: values.size]
+            np.copyto(products, values)
+            products *= weight
+            accumulator[where] += products
+        yield

@@ -41,6 +41,7 @@ class Bf16Codec(Codec):
 
     codec_id: ClassVar[str] = "bf16"
     number: ClassVar[int] = 5
+    in_step: ClassVar[bool] = True
 
     @property
     def is_biased(self) -> bool:

@@ -13,7 +13,7 @@ from updates.arrays import F32, check_finite
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
 from updates.codecs.grid import Grid
-from updates.codecs.groups import Groups, sums
+from updates.codecs.groups import Groups, magnitudes
 from updates.codecs.scaled import PlainScaledCodec
 from updates.layout import Layout
 
@@ -55,7 +55,7 @@ class BinCodec(PlainScaledCodec):
         return Groups.tensors(layout)
 
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        totals = sums(vector, groups, np.abs)
+        totals = magnitudes(vector, groups)
         if not np.isfinite(totals).all():
             check_finite(vector, "update")
         means = totals / groups.counts()

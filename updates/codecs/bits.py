@@ -89,14 +89,21 @@ def check(packed: U8, count: int, bits: int, levels: int) -> None:
         raise PayloadError(message)
     if levels == 1 << bits:
         return
-    whole = (slice(0, count),) if bits == _BYTE_BITS else spans(0, count)
-    for span in whole:
-        largest = int(unpack_span(packed, span, bits).max())
+    for span in spans(0, count):
+        largest = _largest(packed, span, bits)
         if largest >= levels:
             message = (
                 f"update: code {largest} in {span.start}..{span.stop - 1}, limit {levels - 1}"
             )
             raise PayloadError(message)
+
+
+def _largest(packed: U8, span: slice, bits: int) -> int:
+    if bits not in (_QUARTER_BITS, _HALF_BITS):
+        return int(unpack_span(packed, span, bits).max())
+    octets = packed[packed_bytes(span.start, bits) : packed_bytes(span.stop, bits)]
+    mask, lanes = (1 << bits) - 1, range(0, _BYTE_BITS, bits)
+    return max(int((octets & np.uint8(mask << lane)).max()) >> lane for lane in lanes)
 
 
 def _padded(codes: U8) -> U8:

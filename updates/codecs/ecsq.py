@@ -17,6 +17,7 @@ from updates.arrays import F32, peak, spans
 from updates.codecs import ecsq_body
 from updates.codecs.base import Block, Codec, Feedback
 from updates.codecs.ecsq_step import find_step, largest_step
+from updates.codecs.ecsq_tokens import Levels
 from updates.codecs.parameters import check_number
 from updates.codecs.scaled_halves import times_power_of_two
 from updates.layout import Layout
@@ -71,15 +72,13 @@ class EcsqCodec(Codec):
 
     def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
         del rng
-        exponent = math.frexp(peak(vector))[1]
+        largest, exponent = math.frexp(peak(vector))
         scaled = times_power_of_two(vector, -exponent)
-        magnitudes = np.abs(scaled)
-        largest = peak(scaled)
-        step = find_step(magnitudes, self.bits) if largest > 0 else 1.0
+        scratch = np.abs(scaled)
+        step = find_step(scratch, self.bits) if largest > 0 else 1.0
         while True:
-            levels = magnitudes / np.float32(step)
-            np.rint(levels, out=levels)
-            body = ecsq_body.write(levels.astype(np.int32), scaled, exponent, step)
+            levels = _levels(np.abs(scaled, out=scratch), step)
+            body = ecsq_body.write(levels, scaled, exponent, step)
             if len(body) <= self._body_bound(layout):
                 return (body,)
             step = min(2 * step, float(np.float32(largest_step(largest))))
@@ -91,6 +90,15 @@ class EcsqCodec(Codec):
     def _body_bound(self, layout: Layout) -> int:
         bits = max(self.bits, _LARGEST_STEP_BITS) + _SPARE_BITS
         return _TABLES_BYTES + math.ceil(bits * layout.size / _BYTE_BITS)
+
+
+def _levels(magnitudes: F32, step: float) -> Levels:
+    """Return the levels in the memory of the magnitudes."""
+    magnitudes /= np.float32(step)
+    np.rint(magnitudes, out=magnitudes)
+    levels = magnitudes.view(np.int32)
+    np.copyto(levels, magnitudes, casting="unsafe")
+    return levels
 
 
 def _sparse_blocks(opened: ecsq_body.Opened) -> Iterator[Block]:

@@ -78,7 +78,8 @@ def write(levels: Levels, scaled: F32, exponent: int, step: float) -> bytes:
         step: Of the quantizer, in scaled values.
     """
     symbols = tokens_of(levels)
-    positions = np.flatnonzero(symbols).astype(np.int64, copy=False)
+    # Of truths they are found in a third of the time.
+    positions = np.flatnonzero(symbols != 0).astype(np.int64, copy=False)
     if positions.size == 0:
         return HEAD.pack(0, 0, _ALL_CODED, 0.0, 0)
     tokens, values = symbols.take(positions), scaled.take(positions)

@@ -34,8 +34,8 @@ _FIRST = np.concatenate(
 def tokens_of(levels: Levels) -> Tokens:
     """Return the token of each level, 0 to ``2**LEVEL_BITS - 1``."""
     tokens = levels.astype(np.uint8)
-    large = np.flatnonzero(levels >= LARGE)
-    if large.size:
+    if levels.max(initial=0) >= LARGE:
+        large = np.flatnonzero(levels >= LARGE)
         shift = np.frexp(levels[large].astype(np.float64))[1] - (_PART_BITS + 1)
         tokens[large] = LARGE + _PARTS * (shift - 1) + (levels[large] >> shift) - _PARTS
     return tokens
@@ -43,6 +43,8 @@ def tokens_of(levels: Levels) -> Tokens:
 
 def pack_extra(levels: Levels, tokens: Tokens) -> bytes:
     """Return the bits of large levels: plane j holds bit j of all that have one."""
+    if tokens.max(initial=0) < LARGE:
+        return b""
     large = tokens >= LARGE
     bits = EXTRA_BITS[tokens[large]]
     rest = levels[large] - _FIRST[tokens[large]]

@@ -33,6 +33,7 @@ class Fp16Codec(Codec):
 
     codec_id: ClassVar[str] = "fp16"
     number: ClassVar[int] = 2
+    in_step: ClassVar[bool] = True
 
     @property
     def is_biased(self) -> bool:

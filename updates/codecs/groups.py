@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from updates.arrays import F32, F64, check_finite, spans
+from updates.arrays import BLOCK_VALUES, F32, F64, check_finite, spans
 from updates.errors import CodecParameterError
 from updates.layout import Layout
 
@@ -159,9 +159,29 @@ def peaks(vector: F32, groups: Groups) -> F64:
     return found
 
 
-def sums(vector: F32, groups: Groups, term: Callable[[F64], F64]) -> F64:
-    """Return the sum of ``term`` over each group, in float64."""
-    return groups.reduced(vector, lambda rows: term(rows.astype(np.float64)).sum(axis=-1), np.add)
+def sums(vector: F32, groups: Groups, term: np.ufunc) -> F64:
+    """Return the sum of ``term`` of the values of each group, in float64."""
+    scratch = np.empty(min(BLOCK_VALUES, groups.size))
+
+    def row_sums(rows: F32) -> F64:
+        wide = scratch[: rows.size].reshape(rows.shape)
+        np.copyto(wide, rows)
+        total: F64 = term(wide, out=wide).sum(axis=-1)
+        return total
+
+    return groups.reduced(vector, row_sums, np.add)
+
+
+def magnitudes(vector: F32, groups: Groups) -> F64:
+    """Return the sum of the magnitudes of each group, in float64; as ``sums``, but faster."""
+    scratch = np.empty(min(BLOCK_VALUES, groups.size), dtype=np.float32)
+
+    def row_sums(rows: F32) -> F64:
+        positive = np.abs(rows, out=scratch[: rows.size].reshape(rows.shape))
+        total: F64 = np.add.reduce(positive, axis=-1, dtype=np.float64)
+        return total
+
+    return groups.reduced(vector, row_sums, np.add)
 
 
 def check_bucket(bucket: object) -> None:

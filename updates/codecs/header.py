@@ -15,10 +15,12 @@ The header is checked before anything is allocated. The CRC finds damage, not ma
 identity are the envelope's business.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
 from typing_extensions import Buffer
 
 from schemas.errors import PayloadError
@@ -36,6 +38,28 @@ def pack(number: int, values: int, body: Sequence[Buffer]) -> bytes:
     for part in body:
         crc = zlib.crc32(part, crc)
     return b"".join((_HEADER.pack(MAGIC, VERSION, number, values, crc), *body))
+
+
+class Draft:
+    """A payload that is written in place: memory that the system must fetch anew costs most.
+
+    Attributes:
+        body: The body's bytes, all zero, to be filled.
+    """
+
+    def __init__(self, body_bytes: int) -> None:
+        self._file = io.BytesIO()
+        self._file.seek(HEADER_BYTES + body_bytes - 1)
+        self._file.write(b"\0")
+        self._payload = np.frombuffer(self._file.getbuffer(), dtype=np.uint8)
+        self.body = self._payload[HEADER_BYTES:]
+
+    def finish(self, number: int, values: int) -> bytes:
+        """Return header and body; nothing may be written after it."""
+        crc = zlib.crc32(self.body.data)
+        _HEADER.pack_into(self._payload.data, 0, MAGIC, VERSION, number, values, crc)
+        del self.body, self._payload
+        return self._file.getvalue()
 
 
 def unpack(payload: Buffer, *, number: int, values: int, max_bytes: int) -> memoryview:

@@ -5,18 +5,20 @@ Quantization and Encoding", NeurIPS 2017, https://arxiv.org/abs/1610.02132, sect
 the maximum in place of the 2-norm and one bucket a tensor.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
-from updates.arrays import F32, peak, spans
+from updates.arrays import BLOCK_VALUES, F32, peak, spans
 from updates.codecs.base import Block, Codec, Feedback
-from updates.codecs.header import require_body_length
+from updates.codecs.bits import U8
+from updates.codecs.groups import Groups
+from updates.codecs.header import Draft, require_body_length
 from updates.codecs.rounding import MIDPOINT, uniforms
+from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
 
@@ -42,6 +44,7 @@ class Int8Codec(Codec):
 
     codec_id: ClassVar[str] = "int8"
     number: ClassVar[int] = 3
+    in_step: ClassVar[bool] = True
 
     @property
     def is_random(self) -> bool:
@@ -58,14 +61,15 @@ class Int8Codec(Codec):
         """Unbiased; where one value towers above a large tensor its error exceeds the others."""
         return "forbidden"
 
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
-        scales = np.zeros(len(layout.tensors), dtype="<f4")
-        codes = np.zeros(layout.size, dtype=np.int8)
+    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Draft:
+        draft = Draft(self._body_bound(layout))
+        scales = draft.body[: _SCALE_BYTES * len(layout.tensors)].view("<f4")
+        codes = draft.body[scales.nbytes :].view(np.int8)
         for number, values in enumerate(layout.slices().values()):
             scales[number] = _scale(vector[values])
             if scales[number] > 0:
                 _quantize(vector[values], scales[number], rng, codes[values])
-        return (scales.data, codes.data)
+        return draft
 
     def _open(self, body: memoryview, layout: Layout) -> Iterable[Block]:
         require_body_length(len(body), self._body_bound(layout))
@@ -73,8 +77,9 @@ class Int8Codec(Codec):
         if not np.all((scales >= 0) & (scales <= _MAX_SCALE)):
             message = f"update: a scale is not finite, or not in 0 to {_MAX_SCALE}"
             raise NonFiniteError(message)
-        codes = np.frombuffer(body, dtype=np.int8, offset=scales.nbytes)
-        return _dequantize(codes, scales, layout)
+        codes = np.frombuffer(body, dtype=np.uint8, offset=scales.nbytes)
+        groups = Groups.tensors(layout)
+        return ScaledBody(codes, 8, _levels, scales.astype(np.float32, copy=False), groups)
 
     def _body_bound(self, layout: Layout) -> int:
         return _SCALE_BYTES * len(layout.tensors) + layout.size
@@ -89,8 +94,10 @@ def _scale(values: F32) -> np.float32:
 
 
 def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _I8) -> None:
+    scratch = np.empty(min(BLOCK_VALUES, values.size), dtype=np.float32)
     for span in spans(0, values.size):
-        steps = values[span] / scale
+        steps = scratch[: span.stop - span.start]
+        np.divide(values[span], scale, out=steps)
         noise = uniforms(rng, steps.size)
         noise += np.float32(MIDPOINT)
         steps += noise
@@ -100,7 +107,5 @@ def _quantize(values: F32, scale: np.float32, rng: np.random.Generator, codes: _
         np.copyto(codes[span], steps, casting="unsafe")
 
 
-def _dequantize(codes: _I8, scales: F32, layout: Layout) -> Iterator[Block]:
-    for scale, values in zip(scales, layout.slices().values(), strict=True):
-        for span in spans(values.start, values.stop):
-            yield span, np.multiply(codes[span], scale, dtype=np.float32)
+def _levels(codes: U8) -> _I8:
+    return codes.view(np.int8)

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import PayloadError
-from updates.arrays import spans
 from updates.codecs.rans_frequencies import MAX_FREQUENCIES_BYTES, pack, quantize, unpack
 from updates.codecs.rans_lanes import STATE_FLOOR, decode_rows, encode_rows
 
@@ -39,6 +38,8 @@ _MAX_ROWS = 1024
 _LEAST_ROWS = 16
 #: Bytes of payload a lane: its own byte is then below 1 %.
 _BYTES_A_LANE = 128
+#: Symbols counted at a time, which numpy makes words of 8 bytes for it: small memory is kept.
+_COUNTED = 15_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Decoded:
 def count_symbols(symbols: Symbols) -> NDArray[np.int64]:
     """Return how often each symbol occurs, up to the largest; of no symbols nothing."""
     counts = np.zeros(_ALPHABET, dtype=np.int64)
-    for span in spans(0, symbols.size):
-        counts += np.bincount(symbols[span], minlength=_ALPHABET)
+    for begin in range(0, symbols.size, _COUNTED):
+        counts += np.bincount(symbols[begin : begin + _COUNTED], minlength=_ALPHABET)
     return np.trim_zeros(counts, "b")
 
 

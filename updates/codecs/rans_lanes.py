@@ -7,6 +7,7 @@ falls below ``2**16`` takes the next word. A lane begins, and decoded it ends, a
 bits of the caller's.
 """
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -29,40 +30,74 @@ _BIAS_BITS = np.uint32(16)
 _LOW_HALF = np.uint32(0xFFFF)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Arrays of one length for the steps of a chunk, used again for the next.
+
+    Attributes:
+        frequency: Of each symbol.
+        start: Sum of the frequencies before it.
+        lift: ``2**14 - frequency``.
+        most: The largest state that takes the symbol without a word.
+        low: Low half of the state before each step.
+        spilled: Whether it became a word.
+    """
+
+    frequency: U32
+    start: U32
+    lift: U32
+    most: U32
+    low: U16
+    spilled: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, size: int) -> "_Chunk":
+        """Return arrays of some length."""
+        frequency, start, lift, most = np.empty((4, size), dtype=np.uint32)
+        low, spilled = np.empty(size, dtype=np.uint16), np.empty(size, dtype=bool)
+        return cls(frequency, start, lift, most, low, spilled)
+
+    def load(self, symbols: U8, frequencies: Frequencies, starts: U32) -> "_Chunk":
+        """Return the first entries, filled for some symbols."""
+        size = symbols.size
+        frequency, start = self.frequency[:size], self.start[:size]
+        frequencies.take(symbols, out=frequency, mode="clip")
+        starts.take(symbols, out=start, mode="clip")
+        lift = np.subtract(np.uint32(TOTAL), frequency, out=self.lift[:size])
+        most = np.left_shift(frequency, _SPILL_BITS, out=self.most[:size])
+        most -= np.uint32(1)  # of 2**32, which is 0 here, too
+        return _Chunk(frequency, start, lift, most, self.low[:size], self.spilled[:size])
+
+
 def encode_rows(symbols: U8, frequencies: Frequencies, states: U32) -> U16:
     """Return the words in the order in which they are read; take the states from first to last."""
     lanes = states.size
     at_once = lanes * max(1, BLOCK_VALUES // lanes)
     starts = np.cumsum(frequencies, dtype=np.uint32) - frequencies
-    parts = []
+    chunk, parts = _Chunk.of(min(at_once, symbols.size)), []
     for first in reversed(range(0, symbols.size, at_once)):
-        chunk = symbols[first : first + at_once]
-        parts.append(_encode_chunk(chunk, states, frequencies.take(chunk), starts.take(chunk)))
+        loaded = chunk.load(symbols[first : first + at_once], frequencies, starts)
+        parts.append(_encode_chunk(loaded, states))
     return np.concatenate(parts[::-1])
 
 
-def _encode_chunk(chunk: U8, states: U32, of: U32, start: U32) -> U16:
+def _encode_chunk(chunk: _Chunk, states: U32) -> U16:
     """Code the steps of one chunk, the last first; change the states, return the words."""
-    lanes = states.size
-    low = np.empty(chunk.size, dtype=np.uint16)
-    spilled = np.empty(chunk.size, dtype=bool)
+    lanes, size = states.size, chunk.low.size
     scratch, shift = np.empty_like(states), np.empty(lanes, dtype=np.uint8)
-    lift = np.uint32(TOTAL) - of
-    for begin in reversed(range(0, chunk.size, lanes)):
-        step = slice(begin, begin + lanes)
-        frequency = of[step]
-        now, spare, over = states[: frequency.size], scratch[: frequency.size], spilled[step]
-        np.right_shift(now, _SPILL_BITS, out=spare)
-        np.greater_equal(spare, frequency, out=over)
-        low[step] = now
-        by = shift[: frequency.size]
+    for begin in reversed(range(0, size, lanes)):
+        step = slice(begin, min(begin + lanes, size))
+        many = step.stop - begin
+        now, spare, over, by = states[:many], scratch[:many], chunk.spilled[step], shift[:many]
+        np.greater(now, chunk.most[step], out=over)
+        chunk.low[step] = now
         np.left_shift(over.view(np.uint8), 4, out=by)
         np.right_shift(now, by, out=now)
-        np.floor_divide(now, frequency, out=spare)
-        np.multiply(spare, lift[step], out=spare)
+        np.floor_divide(now, chunk.frequency[step], out=spare)
+        np.multiply(spare, chunk.lift[step], out=spare)
         np.add(now, spare, out=now)
-        np.add(now, start[step], out=now)
-    return low[spilled]
+        np.add(now, chunk.start[step], out=now)
+    return chunk.low[chunk.spilled]
 
 
 def decode_rows(states: U32, words: U16, frequencies: Frequencies, count: int) -> U8:

@@ -24,6 +24,7 @@ class RawF32Codec(Codec):
 
     codec_id: ClassVar[str] = "raw-f32"
     number: ClassVar[int] = 1
+    in_step: ClassVar[bool] = True
 
     @property
     def is_biased(self) -> bool:

@@ -1,19 +1,19 @@
 """What quantizers with a scale a group and a grid of equal steps have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from typing_extensions import Buffer
 
 from updates.arrays import BLOCK_VALUES, F32
 from updates.codecs import bits
 from updates.codecs.base import Block, Codec
 from updates.codecs.grid import Grid
 from updates.codecs.groups import Groups
-from updates.codecs.header import require_body_length
+from updates.codecs.header import Draft, require_body_length
+from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
 from updates.layout import Layout
 
@@ -27,6 +27,8 @@ class ScaledCodec(Codec):
     Wire layout of the body: one float32 LE scale a group, at least 0, then ``n`` codes as ``bits``
     packs them, all in canonical order; value = scale * (stride * code - top) in float32.
     """
+
+    in_step: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -46,7 +48,9 @@ class ScaledCodec(Codec):
             raise NonFiniteError(message)
         packed = np.frombuffer(body, dtype=np.uint8, offset=scales.nbytes)
         bits.check(packed, layout.size, grid.bits, grid.levels)
-        return _decoded(packed, scales.astype(np.float32, copy=False), groups, grid)
+        return ScaledBody(
+            packed, grid.bits, grid.level, scales.astype(np.float32, copy=False), groups
+        )
 
     def _body_bound(self, layout: Layout) -> int:
         packed = bits.packed_bytes(layout.size, self.grid.bits)
@@ -71,19 +75,20 @@ class PlainScaledCodec(ScaledCodec):
     def _codes(self, steps: F32, rng: np.random.Generator) -> bits.U8:
         """Return the codes of one block of values in steps, which may be spoilt."""
 
-    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Sequence[Buffer]:
+    def _write(self, vector: F32, layout: Layout, rng: np.random.Generator) -> Draft:
         groups, grid = self.groups(layout), self.grid
         scales = self._scales(vector, groups)
-        packed = np.empty(bits.packed_bytes(layout.size, grid.bits), dtype=np.uint8)
-        begin = 0
+        draft = Draft(self._body_bound(layout))
+        begin = _SCALE_BYTES * groups.count
+        draft.body[:begin] = scales.astype("<f4").view(np.uint8)
         clips = scales.max() >= grid.max_scale
         for steps in in_steps(vector, groups, scales, grid.stride):
             if clips:
                 np.clip(steps, -grid.zero, grid.zero, out=steps)
             part = bits.pack(self._codes(steps, rng), grid.bits)
-            packed[begin : begin + part.size] = part
+            draft.body[begin : begin + part.size] = part
             begin += part.size
-        return (scales.astype("<f4").data, packed.data)
+        return draft
 
 
 def in_steps(vector: F32, groups: Groups, scales: F32, stride: int) -> Iterator[F32]:
@@ -99,15 +104,3 @@ def in_steps(vector: F32, groups: Groups, scales: F32, stride: int) -> Iterator[
             divisor = piece.factor(divisors)
             np.divide(piece.rows(vector), divisor, out=piece.rows_inside(steps))
         yield steps
-
-
-def _decoded(packed: bits.U8, scales: F32, groups: Groups, grid: Grid) -> Iterator[Block]:
-    scratch = np.empty(min(BLOCK_VALUES, groups.size), dtype=np.float32)
-    for span, pieces in groups.pieces():
-        values = scratch[: span.stop - span.start]
-        levels = grid.level(bits.unpack_span(packed, span, grid.bits))
-        for piece in pieces:
-            out = piece.rows_inside(values)
-            factor = piece.factor(scales)
-            np.multiply(piece.rows_inside(levels), factor, out=out, dtype=np.float32)
-        yield span, values

@@ -22,6 +22,7 @@ _MAX_SCALED_BITS = 0x77FF
 _MAGNITUDE_BITS = 0x7FFF
 #: ``frexp`` of the smallest and of the largest float32.
 _MIN_EXPONENT, _MAX_EXPONENT = -148, 128
+_PLAIN_EXPONENT = 120
 _MAX_F32 = float(np.finfo(np.float32).max)
 
 
@@ -69,7 +70,10 @@ def decode_times(halves: Halves, exponent: int, factor: float) -> F32:
 
 
 def times_power_of_two(vector: F32, exponent: int) -> F32:
-    """Return a vector times ``2**exponent``; in two steps, since one factor could overflow."""
+    """Return a vector times ``2**exponent``; in two steps where one factor could overflow."""
+    if abs(exponent) <= _PLAIN_EXPONENT:
+        whole: F32 = vector * np.float32(math.ldexp(1, exponent))
+        return whole
     half = exponent // 2
     scaled: F32 = vector * np.float32(math.ldexp(1, half))
     scaled *= np.float32(math.ldexp(1, exponent - half))

@@ -12,7 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from updates.accumulation import Encoded, add_all
 from updates.codecs.base import Codec
+from updates.kernels import Kernels
 from updates.layout import Layout
 
 F32 = NDArray[np.float32]
@@ -51,11 +53,13 @@ class Contributions(Sequence[Contribution]):
         model: The global model that the clients started from, shape ``(n,)``, not writable.
         items: One a client.
         scale: Factor of the server's step, by ``core.budget.selection_scale``.
+        kernels: Compiled loops for sums; None: numpy, with the same bits.
     """
 
     model: F32
     items: tuple[Contribution, ...]
     scale: float = 1.0
+    kernels: Kernels | None = None
 
     def __len__(self) -> int:
         """Return the number of clients."""
@@ -68,6 +72,18 @@ class Contributions(Sequence[Contribution]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         """Return one client's contribution."""
         return self.items[index]
+
+    def add_into(self, accumulator: F64, weights: Sequence[float]) -> None:
+        """Add each update times its weight, in device order; a few are loaded at a time.
+
+        Args:
+            accumulator: Shape ``(layout.size,)``.
+            weights: One a client.
+        """
+        pairs = zip(self.items, weights, strict=True)
+        loaded = (Encoded(one.codec, one.load(), weight) for one, weight in pairs)
+        if self.items:
+            add_all(accumulator, loaded, self.items[0].layout, self.kernels)
 
 
 class Strategy(Protocol):

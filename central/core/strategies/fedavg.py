@@ -39,12 +39,9 @@ class FedAvg:
     def apply(self, state: State, contributions: Contributions) -> tuple[State, F32]:
         """Return the new model; sums run in float64, in device order."""
         total = np.zeros(contributions.model.shape, dtype=np.float64)
-        weights = 0.0
-        for contribution in contributions:
-            weight = float(contribution.num_examples) if self.weighted else 1.0
-            contribution.add_into(total, weight)
-            weights += weight
-        step = contributions.scale * self.server_lr / weights
+        weights = [float(one.num_examples) if self.weighted else 1.0 for one in contributions]
+        contributions.add_into(total, weights)
+        step = contributions.scale * self.server_lr / sum(weights)
         return state, _move(contributions.model, total, step)
 
 

@@ -53,7 +53,9 @@ def test_speeds_are_told_beside_a_copy_and_a_sum_of_the_same_run():
     found = figures("speed", "--codec", "raw-f32", "--values", "100000", "--repeats", "2")
     one = found["raw-f32"]
     assert one["values"] == 100_000
-    assert all(one[name] > 0 for name in ("encode", "accumulate", "memcpy", "add", "add64"))
+    assert all(
+        one[name] > 0 for name in ("encode", "accumulate", "together", "memcpy", "add", "add64")
+    )
     told = CliRunner().invoke(main, ["speed", "--codec", "raw-f32", "--values", "1000"])
     assert "decode+add/memcpy" in told.stdout
 

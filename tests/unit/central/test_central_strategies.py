@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from central.adapters.stored_rounds import StoredRounds
 from central.core.strategies.base import (
     Contribution,
     Contributions,
@@ -9,6 +10,7 @@ from central.core.strategies.base import (
 )
 from central.core.strategies.fedavg import FedAvg
 from central.core.strategies.registry import UnknownStrategyError, create
+from updates import kernels
 from updates.codecs import create as create_codec
 from updates.layout import Layout
 
@@ -131,3 +133,37 @@ def test_a_users_own_strategy_is_created_by_its_name():
 
 def test_fedavg_keeps_no_state():
     assert FedAvg().init(np.zeros(3, np.float32)) == {}
+
+
+@pytest.mark.parametrize("codec_id", ["int8", "bin", "raw-f32", "topk"])
+def test_fedavg_gives_the_same_bits_with_compiled_loops(codec_id):
+    codec, rng = create_codec(codec_id), np.random.default_rng(2)
+    layout = Layout.of({"w": (100_003,)})
+    items = []
+    for index in range(11):
+        update = rng.standard_normal(layout.size, dtype=np.float32)
+        payload = codec.encode(update, layout, rng)
+        items.append(
+            Contribution(f"d{index:02}", 3 * index + 1, layout, codec, lambda p=payload: p)
+        )
+    start = rng.standard_normal(layout.size, dtype=np.float32)
+    loops = kernels.load()
+    assert loops is not None
+    _, plain = run(FedAvg(), {}, Contributions(start, tuple(items)))
+    _, compiled = run(FedAvg(), {}, Contributions(start, tuple(items), kernels=loops))
+    total = np.zeros(layout.size)
+    for one in items:
+        one.add_into(total, one.num_examples)
+    weights = sum(one.num_examples for one in items)
+    expected = (start + total * (1 / weights)).astype(np.float32)
+    assert plain.tobytes() == compiled.tobytes() == expected.tobytes()
+
+
+def test_loops_are_compiled_for_large_rounds_alone():
+    loads = []
+    rounds = StoredRounds(None, None, {}, lambda: loads.append("loaded"))
+    assert rounds._kernels(100, 100_000) is None
+    assert not loads
+    rounds._kernels(10, 10_000_000)
+    assert loads == ["loaded"]
+    assert StoredRounds(None, None, {})._kernels(10, 10_000_000) is None
