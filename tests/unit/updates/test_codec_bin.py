@@ -26,7 +26,9 @@ def test_each_tensor_leaves_out_its_energy_less_its_mean_magnitude_times_its_sum
         part = vector[values].astype(np.float64)
         energy, total = np.square(part).sum(), np.abs(part).sum()
         left = np.square(part - decoded[values]).sum()
-        assert left == pytest.approx(energy - total**2 / part.size, rel=1e-5, abs=1e-6 * energy)
+        # A mean among the smallest float32 has few bits, or is 0.
+        near = 1e-6 * energy + 1e-80
+        assert left == pytest.approx(energy - total**2 / part.size, rel=1e-5, abs=near)
 
 
 def test_a_gaussian_leaves_out_one_less_two_over_pi():
