@@ -5,6 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes any example slow; how long tests take is bounded by pytest-timeout.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

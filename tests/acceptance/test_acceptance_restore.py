@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from central.adapters.store import SCHEMA_VERSION
 from tests.support.fleet import Shape, running_fleet
 from tests.support.fleet_books import PROMISES, Books, device_jobs, promised
 from tests.support.fleet_programs import run_verb
@@ -84,7 +85,7 @@ def test_a_task_ends_with_its_promise_kept_when_central_is_restored_in_the_middl
     task = submit(fleet, "restored-central")
     fleet.wait_for(task, lambda status: status["committed"] >= 3)
     told = back_up(fleet, "central", tmp_path / "backup")
-    assert (told["program"], told["schema_version"]) == ("central", 3)
+    assert (told["program"], told["schema_version"]) == ("central", SCHEMA_VERSION)
     with closing(sqlite3.connect(tmp_path / "backup" / "central.db")) as copy:
         (known,) = copy.execute("SELECT count(*) FROM rounds WHERE ended_s NOT NULL").fetchone()
     assert 3 <= known < ROUNDS

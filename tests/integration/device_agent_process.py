@@ -176,6 +176,16 @@ class PlayedGateway:
 
         return _body(self.wait_for(fits)[1], JobStatus)
 
+    def wait_for_word(self, *states: str) -> None:
+        """Wait for one of these states, or for the manifest: a quick job has no word before it."""
+
+        def fits(topic: Topic, payload: bytes) -> bool:
+            if topic.kind is Kind.MANIFEST:
+                return True
+            return topic.kind is Kind.JOB_STATUS and _body(payload, JobStatus).state in states
+
+        self.wait_for(fits)
+
     def wait_for_manifest(self) -> tuple[UpdateManifest, bytes]:
         _, payload = self.wait_for(lambda topic, _: topic.kind is Kind.MANIFEST)
         return _body(payload, UpdateManifest), decode_frame(payload).tail

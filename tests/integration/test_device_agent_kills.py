@@ -30,10 +30,10 @@ def test_a_device_killed_after_each_word_sends_the_same_update(url, tmp_path, la
     with PlayedGateway(url) as gateway, DeviceProcess(url, tmp_path / "d") as device:
         gateway.wait_for_state("online")
         gateway.assign(model, layout, "raw-f32", epochs=0)
-        gateway.wait_for_status("downloading", "training")
+        gateway.wait_for_word("downloading", "training")
         device.kill()
         device.start()
-        gateway.wait_for_status("training", "uploading")
+        gateway.wait_for_word("training", "uploading")
         device.kill()
         device.start()
         first, _ = gateway.wait_for_manifest()

@@ -41,7 +41,7 @@ def test_numbers_of_codecs_are_one_byte_and_differ():
 
 @every_codec
 @given(vector=vectors)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @example(vector=np.full(LAYOUT.size, MAX_F32, dtype=np.float32))
 @example(vector=np.full(LAYOUT.size, -MAX_F32, dtype=np.float32))
 @example(vector=np.full(LAYOUT.size, 1e-45, dtype=np.float32))
@@ -60,7 +60,7 @@ def test_a_zero_update_decodes_to_zero(codec):
 
 @every_codec
 @given(vector=vectors, weight=st.floats(0, 1e6))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_add_into_adds_weight_times_the_decoded_update(codec, vector, weight):
     payload = codec.encode(vector, LAYOUT, rng())
     accumulator = np.arange(LAYOUT.size, dtype=np.float64)
@@ -101,7 +101,7 @@ def test_a_strided_vector_encodes_as_its_copy(codec):
 
 @every_codec
 @given(vector=vectors)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_payloads_keep_to_the_size_bound(codec, vector):
     payload = codec.encode(vector, LAYOUT, rng())
     assert len(payload) <= codec.encoded_size_bound(LAYOUT)
@@ -155,7 +155,7 @@ def test_a_body_of_another_length_is_refused_even_with_a_good_checksum(codec):
 
 @every_codec
 @given(position=st.integers(0, 10_000), change=st.integers(1, 255))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_one_changed_byte_is_found(codec, position, change):
     payload = bytearray(codec.encode(normal(LAYOUT), LAYOUT, rng()))
     payload[position % len(payload)] ^= change
@@ -165,7 +165,7 @@ def test_one_changed_byte_is_found(codec, position, change):
 
 @every_codec
 @given(data=st.binary(max_size=120))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_any_bytes_raise_only_wire_errors(codec, data):
     with pytest.raises(WireError):
         codec.decode(data, LAYOUT)
@@ -173,7 +173,7 @@ def test_any_bytes_raise_only_wire_errors(codec, data):
 
 @every_codec
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_any_body_decodes_to_finite_values_or_raises_only_wire_errors(codec, data):
     length = codec.encoded_size_bound(LAYOUT) - HEADER_BYTES
     body = data.draw(st.binary(min_size=length, max_size=length) | st.binary(max_size=length))
