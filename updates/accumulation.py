@@ -19,7 +19,7 @@ from updates.workspace import Workspace
 
 #: Payloads that are held at a time: so many, or the first that together have so many bytes.
 AT_ONCE = 8
-AT_ONCE_BYTES = 64 << 20
+AT_ONCE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ def _groups(updates: Iterable[Encoded]) -> Iterator[list[Encoded]]:
             group, held = [], 0
         group.append(one)
         held += memoryview(one.payload).nbytes
+        del one  # else it is held while the next one is loaded
         if len(group) == AT_ONCE or held >= AT_ONCE_BYTES:
             yield group
             group, held = [], 0

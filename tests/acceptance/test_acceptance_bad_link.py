@@ -186,7 +186,7 @@ def send_over_a_link_that_is_cut(folder, megabytes, cut_s, within_s):
     assert sent_again <= MAX_SENT_AGAIN, {k: n for k, n in seen.items() if n > 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_update_resumes_after_a_cut_of_5_s(tmp_path):
     send_over_a_link_that_is_cut(tmp_path, megabytes=2, cut_s=5.0, within_s=75)
 

@@ -141,6 +141,7 @@ def test_exactly_what_is_granted_passes_the_wire_and_nobody_waits_for_ever(fleet
     print(f"\ngranted: {first}")  # noqa: T201 - seen with -s
 
 
+@pytest.mark.long
 def test_central_killed_between_the_decision_and_the_pulls_grants_the_same(fleet, tap):
     task = submit(fleet, "decided")
     fleet.wait_for(task, lambda status: status["committed"] >= 1)

@@ -164,6 +164,7 @@ def test_cut_off_from_central_a_gateway_serves_its_region_and_then_reconciles(re
     finish(region, task)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_cut_off_from_its_region_a_gateway_goes_on_when_that_is_back(region):
     begin(region, "cut-south", "large")

@@ -139,6 +139,7 @@ def test_a_delta_of_many_chunks_is_multicast_once_a_region_and_no_model_with_it(
     assert rounds[-1].delta_sha256 is None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_who_joins_late_or_loses_its_store_pulls_the_key_frame_and_goes_on(fleet, tap):
     late, robbed = "d4", "d3"
@@ -171,6 +172,7 @@ def test_who_joins_late_or_loses_its_store_pulls_the_key_frame_and_goes_on(fleet
         assert len(pulled) < len([number for number in jobs if number > 3]), (pulled, jobs)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_gateway_and_a_device_that_are_killed_in_the_middle_cost_nothing(fleet):
     task = fleet.submit({**TASK, "task": "killed", "rounds": ROUNDS_LONG, "downlink": TOPK})

@@ -212,7 +212,7 @@ def check(fleet, task, mode, folder):
         central = safetensors.load(SqliteStore(database).strategy_state(task))
     for device in DEVICES:
         last, memory, deltas, sent = replay(fleet, books, device, folder / device)
-        assert len(deltas) > 2, f"{device} was counted in {len(deltas)} rounds only"
+        assert len(deltas) >= 2, f"{device} was counted in {len(deltas)} rounds only"
         with device_books(fleet, device) as database:
             held = SqliteMemoryStore(database).get(JobKey(task, last))
         assert held == memory, f"{device}: round {last}"
@@ -226,6 +226,7 @@ def check(fleet, task, mode, folder):
     return books
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", list(TASKS))
 def test_both_ends_hold_the_same_after_kills_between_training_and_receipt(mode, fleet, tmp_path):
@@ -242,6 +243,7 @@ def test_both_ends_hold_the_same_after_kills_between_training_and_receipt(mode, 
     check(fleet, task, mode, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", list(TASKS))
 def test_both_ends_hold_the_same_after_lost_updates_and_ten_rounds_of_absence(

@@ -182,7 +182,7 @@ def test_a_gateway_that_is_restored_with_old_custody_counts_nothing_twice(fleet,
     assert fleet.watcher.wait(lambda: not custody(fleet, "north"), 30.0) is not None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gateway_that_is_restored_without_its_custody_gets_it_again(fleet, tap, tmp_path):
     task = submit(fleet, "lost-custody")
     hold_a_round_open(fleet, task)
