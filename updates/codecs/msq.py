@@ -13,8 +13,8 @@ import numpy as np
 from updates.arrays import F32
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
-from updates.codecs.grid import Grid, covering
-from updates.codecs.groups import Groups, check_bucket, peaks
+from updates.codecs.grid import Grid
+from updates.codecs.groups import Groups, check_bucket
 from updates.codecs.parameters import check_int
 from updates.codecs.rounding import nearest
 from updates.codecs.scaled import PlainScaledCodec
@@ -70,9 +70,6 @@ class MsqCodec(PlainScaledCodec):
     def groups(self, layout: Layout) -> Groups:
         """Return the buckets."""
         return Groups.buckets(layout, self.bucket)
-
-    def _scales(self, vector: F32, groups: Groups) -> F32:
-        return covering(peaks(vector, groups), self.grid.top, self.grid.max_scale)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         del rng

@@ -10,8 +10,8 @@ import numpy as np
 from updates.arrays import BLOCK_VALUES, F32
 from updates.codecs import bits
 from updates.codecs.base import Block, Codec
-from updates.codecs.grid import Grid
-from updates.codecs.groups import Groups
+from updates.codecs.grid import Grid, covering
+from updates.codecs.groups import Groups, peaks
 from updates.codecs.header import Draft, require_body_length
 from updates.codecs.scaled_body import ScaledBody
 from updates.errors import NonFiniteError
@@ -63,13 +63,13 @@ class PlainScaledCodec(ScaledCodec):
 
     finds_non_finite: ClassVar[bool] = True
 
-    @abstractmethod
     def _scales(self, vector: F32, groups: Groups) -> F32:
-        """Return the scale of each group, at most ``grid.max_scale``.
+        """Return the scale of each group, at most ``grid.max_scale``: the largest value fits.
 
         Raises:
             NonFiniteError: A value is not finite.
         """
+        return covering(peaks(vector, groups), self.grid.top, self.grid.max_scale)
 
     @abstractmethod
     def _codes(self, steps: F32, rng: np.random.Generator) -> bits.U8:

@@ -14,8 +14,8 @@ import numpy as np
 from updates.arrays import F32
 from updates.codecs.base import Feedback
 from updates.codecs.bits import U8
-from updates.codecs.grid import Grid, covering
-from updates.codecs.groups import Groups, peaks
+from updates.codecs.grid import Grid
+from updates.codecs.groups import Groups
 from updates.codecs.parameters import check_choice, check_flag, check_int
 from updates.codecs.rounding import nearest, stochastic
 from updates.codecs.scaled import PlainScaledCodec
@@ -80,9 +80,6 @@ class SymmetricCodec(PlainScaledCodec):
         if self.scope == "vector":
             return Groups.buckets(layout, 0)
         return Groups.tensors(layout)
-
-    def _scales(self, vector: F32, groups: Groups) -> F32:
-        return covering(peaks(vector, groups), self.grid.top, self.grid.max_scale)
 
     def _codes(self, steps: F32, rng: np.random.Generator) -> U8:
         if self.stochastic:
