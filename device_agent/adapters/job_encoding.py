@@ -4,14 +4,14 @@ A memory is read and written here, on the training thread; the loop stores it wi
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from device_agent.adapters.scratch_files import write_durably
 from device_agent.service.ports import F32, Memory, Work
-from schemas.limits import MAX_INLINE_BYTES, MIB
+from schemas.limits import MAX_INLINE_BYTES
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 from updates import feedback, lazy
@@ -142,15 +142,6 @@ class Encoder:
 
     def _to_file(self, values: memoryview, sha256: str) -> Path:
         path = self.scratch / f"{sha256}.memory.tmp"
-        try:
-            with path.open("wb") as file:
-                for start in range(0, len(values), MIB):
-                    file.write(values[start : start + MIB])
-                file.flush()
-                failpoint("device.memory.written")
-                os.fsync(file.fileno())
-                failpoint("device.memory.fsynced")
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+        write_durably(path, values, lambda: failpoint("device.memory.written"))
+        failpoint("device.memory.fsynced")
         return path

@@ -7,7 +7,6 @@ it is encoded once, and a large result is written piece by piece.
 import hashlib
 import math
 import mmap
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.adapters.job_encoding import Encoded, Encoder
 from device_agent.adapters.model_rebuild import rebuild
 from device_agent.adapters.optimizer_states import OptimizerStates
+from device_agent.adapters.scratch_files import write_durably
 from device_agent.core.job import Refusal
 from device_agent.core.seeding import round_seed
 from device_agent.service.ports import (
@@ -32,7 +32,7 @@ from device_agent.service.ports import (
 from learning.data.dataset import Dataset
 from schemas.errors import PayloadError
 from schemas.ids import contribution_mark, transfer_id
-from schemas.limits import MAX_INLINE_BYTES, MIB
+from schemas.limits import MAX_INLINE_BYTES
 from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
@@ -243,16 +243,10 @@ def _gain(plan: TrainingPlan, layout: Layout, payload: bytes) -> float:
 
 def _write(payload: bytes, scratch: Path) -> Path:
     """Write a payload in pieces, wait for the disk, and return its file."""
-    view = memoryview(payload)
     path = scratch / f"{hashlib.sha256(payload).hexdigest()}.update.tmp"
     try:
-        with path.open("wb") as file:
-            for start in range(0, len(view), MIB):
-                file.write(view[start : start + MIB])
-            file.flush()
-            failpoint("device.update.written")
-            os.fsync(file.fileno())
-            failpoint("device.update.fsynced")
+        write_durably(path, memoryview(payload), lambda: failpoint("device.update.written"))
+        failpoint("device.update.fsynced")
     except OSError as error:
         path.unlink(missing_ok=True)
         raise JobError(Refusal("storage", f"the update cannot be written: {error}")) from error

@@ -166,11 +166,11 @@ def _() -> tuple[Change, ...]:
 
 @mutant("a device stores that it is uploading, but not the update")
 def _() -> tuple[Change, ...]:
-    def add(self: DeviceUploads, record: Any, update: Any, now_s: float) -> Any:
+    def add(self: DeviceUploads, *given: Any) -> Any:
         outbox = self._outbox
         self._outbox = _Nowhere()  # type: ignore[assignment]
         try:
-            return real(self, record, update, now_s)
+            return real(self, *given)
         finally:
             self._outbox = outbox
 
