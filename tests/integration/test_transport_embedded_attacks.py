@@ -1,6 +1,5 @@
 """What a hostile or careless client cannot do to the embedded broker and its other clients."""
 
-import asyncio
 import random
 import socket
 import struct
@@ -11,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from schemas.limits import KIB, MAX_PACKET_BYTES, MIB
-from tests.support.brokers import free_port
 from tests.support.brokers_raw import (
     CONNACK,
     PUBACK,
@@ -24,7 +22,7 @@ from tests.support.brokers_raw import (
     text,
 )
 from tests.support.brokers_thread import running
-from transport import embedded, embedded_broker, embedded_client
+from transport import embedded_broker, embedded_client
 
 Clients = Callable[[], RawClient]
 
@@ -367,37 +365,6 @@ def test_qos_2_is_taken_once_and_its_unreleased_messages_are_bounded(
     for _ in range(20):
         sender.expect(PUBREC)
     sender.expect_closed()
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.com", ""])
-def test_an_address_that_others_reach_is_refused(host: str) -> None:
-    with pytest.raises(embedded.EmbeddedBrokerError, match="loopback only"):
-        asyncio.run(embedded.serve(host, 0))
-
-
-def test_a_taken_port_is_a_clear_error(port: int) -> None:
-    with pytest.raises(embedded.EmbeddedBrokerError, match=f"127.0.0.1:{port}"):
-        asyncio.run(embedded.serve(port=port))
-
-
-@pytest.mark.parametrize("version", ["0.11.4", "0.13.0", "1.0", ""])
-def test_another_version_of_amqtt_is_refused(version: str) -> None:
-    with pytest.raises(embedded.EmbeddedBrokerError, match="amqtt"):
-        embedded.check_amqtt(version)
-
-
-def test_the_broker_says_which_port_it_has_chosen() -> None:
-    wanted = free_port()
-    chosen: list[int] = []
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        await embedded.serve(
-            port=wanted, ready=lambda p: (chosen.append(p), stop.set()), stop=stop
-        )
-
-    asyncio.run(main())
-    assert chosen == [wanted]
 
 
 def test_puback_is_sent_for_what_nobody_receives(new: Clients, name: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from tests.simulation.ledger import ViolationError
+from tests.simulation.observed import ViolationError
 from tests.simulation.swarm import swarm_of
 from tests.simulation.world import World, silence_logs
 

@@ -7,7 +7,7 @@ from central.core import rounds as round_rules
 from central.core.rounds import RoundState
 from central.service import bids
 from regional_gateway.service.offers import Offered
-from tests.simulation.mutants import Change, mutant
+from tests.simulation.planting import Change, mutant
 
 
 @mutant("what was not granted is pulled and counted all the same")

@@ -21,8 +21,8 @@ import hashlib
 import json
 import sqlite3
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,10 +32,11 @@ from schemas.envelope import decode_frame
 from schemas.messages import Receipt
 from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind
-from tests.simulation.budgets import Asked, Grants, check_budgets
+from tests.simulation.budgets import Asked, check_budgets
+from tests.simulation.observed import Ended, Memory, ViolationError
 from tests.simulation.oracle import Oracle
 from tests.simulation.person import PROBE
-from tests.simulation.recollection import Kept, Trained, recollection_of, summands_of
+from tests.simulation.recollection import Trained, recollection_of, summands_of
 from tests.simulation.tiny import DOWNLINK, delta_of
 from transport.events import Outgoing
 from updates.codecs import create
@@ -49,54 +50,6 @@ FINAL = frozenset({"accepted", "duplicate", "late", "rejected"})
 #: Refusals that central does not keep: there is no client or round that they could belong to.
 PASSING_CODES = frozenset({"E_UNKNOWN_DEVICE", "E_UNKNOWN_TASK"})
 Job = tuple[str, int, str]
-
-
-class ViolationError(AssertionError):
-    """A promise was broken.
-
-    Attributes:
-        rule: Which one.
-    """
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
-
-
-class Ended(NamedTuple):
-    """What an ended round says of itself."""
-
-    base: str
-    names: list[str]
-    model: str | None
-
-
-@dataclass
-class Memory:
-    """What central's tables showed so far; a restore from a backup takes it back as well."""
-
-    contributions: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    rounds: dict[tuple[str, int], str] = field(default_factory=dict)
-    ended: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
-    heads: dict[str, str] = field(default_factory=dict)
-    oracles: dict[str, Oracle] = field(default_factory=dict)
-    #: Final receipts that central has published: status and code by transfer.
-    receipted: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    #: What each device holds of a task, by its last counted round.
-    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
-    grants: dict[tuple[str, int], Grants] = field(default_factory=dict)
-
-    def copy(self) -> "Memory":
-        return Memory(
-            dict(self.contributions),
-            dict(self.rounds),
-            dict(self.ended),
-            dict(self.heads),
-            {task: oracle.copy() for task, oracle in self.oracles.items()},
-            dict(self.receipted),
-            {task: dict(kept) for task, kept in self.kept.items()},
-            dict(self.grants),
-        )
 
 
 class Ledger:

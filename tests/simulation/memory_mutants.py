@@ -7,7 +7,7 @@ from central.core import lazy_sum
 from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.service.memories import Memories
 from schemas.ids import contribution_mark
-from tests.simulation.mutants import Change, mutant
+from tests.simulation.planting import Change, mutant
 
 
 @mutant("a device builds on its newest memory, whether its round counted or not")

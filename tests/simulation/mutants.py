@@ -4,11 +4,8 @@ They are the mistakes that systems like this one make: a receipt before its comm
 without a key, a timer that is not set again.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -35,43 +32,12 @@ from regional_gateway.service import custody as gateway_custody
 from regional_gateway.service import devices as gateway_devices
 from schemas.messages import Receipt
 from tests.simulation import program, programs
+from tests.simulation.planting import Change, mutant
 from transport.backlog import Backlog
 from transport.loop import ServiceLoop
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
 from transport.sender import Sender
-
-Change = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One planted bug.
-
-    Attributes:
-        name: What is wrong, in words.
-        changes: Objects, names and what takes their place; made anew for each use.
-    """
-
-    name: str
-    changes: Callable[[], tuple[Change, ...]]
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for owner, attribute, value in self.changes():
-                stack.enter_context(patch.object(owner, attribute, value))
-            yield
-
-
-MUTANTS: list[Mutant] = []
-
-
-def mutant(name: str) -> Callable[[Callable[[], tuple[Change, ...]]], None]:
-    def add(changes: Callable[[], tuple[Change, ...]]) -> None:
-        MUTANTS.append(Mutant(name, changes))
-
-    return add
 
 
 @mutant("the loop publishes before it commits: a receipt before its commit")

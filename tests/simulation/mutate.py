@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-import tests.simulation.budget_mutants  # noqa: F401 - it registers more of them
-from tests.simulation import memory_mutants  # noqa: F401 - adds its own to MUTANTS
+from tests.simulation import budget_mutants, memory_mutants, mutants  # noqa: F401 - they register
 from tests.simulation.__main__ import play, scratch
-from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.planting import MUTANTS, Mutant
 from tests.simulation.world import silence_logs
 
 

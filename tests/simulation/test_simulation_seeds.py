@@ -7,9 +7,8 @@ import pytest
 import structlog
 
 from tests.simulation.__main__ import play, run_many
-from tests.simulation.ledger import ViolationError
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.mutate import hunt
+from tests.simulation.mutate import MUTANTS, hunt
+from tests.simulation.observed import ViolationError
 from tests.simulation.swarm import Swarm, swarm_of
 from tests.simulation.world import World, silence_logs
 from tests.support.brokers import REPOSITORY

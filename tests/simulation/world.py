@@ -18,8 +18,9 @@ from schemas.tasks import FINAL_STATES
 from schemas.topics import Kind, Topic
 from tests.simulation.clockwork import Clockwork
 from tests.simulation.disk import Reader, watch_fsync
-from tests.simulation.ledger import Ledger, Memory, ViolationError
+from tests.simulation.ledger import Ledger
 from tests.simulation.network import Letter, SimulatedBroker
+from tests.simulation.observed import Memory, ViolationError
 from tests.simulation.person import Person
 from tests.simulation.program import Backup, Program, empty
 from tests.simulation.programs import CentralProgram, DeviceProgram, GatewayProgram
