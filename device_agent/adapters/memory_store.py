@@ -24,10 +24,10 @@ class SqliteMemoryStore:
         sha256, payload, error, clock, mark = row
         return Memory(sha256, payload, None, float(error), int(clock), mark)
 
-    def save(self, key: JobKey, memory: Memory, now_s: float) -> None:
+    def save(self, key: JobKey, memory: Memory) -> None:
         """Insert or replace what a round has left."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 key.task,
                 key.round,
@@ -35,7 +35,6 @@ class SqliteMemoryStore:
                 memory.payload,
                 memory.error,
                 memory.clock,
-                now_s,
                 memory.mark,
             ),
         )
@@ -50,9 +49,13 @@ class SqliteMemoryStore:
         """Remove all of a task."""
         self._connection.execute("DELETE FROM memories WHERE task = ?", (task,))
 
-    def forget_old(self, before_s: float) -> None:
-        """Remove what was left before ``before_s``."""
-        self._connection.execute("DELETE FROM memories WHERE created_s < ?", (before_s,))
+    def keep_newest(self, tasks: int) -> None:
+        """Remove all but what the tasks have left that saved last, so many of them."""
+        self._connection.execute(
+            "DELETE FROM memories WHERE task NOT IN "
+            "(SELECT task FROM memories GROUP BY task ORDER BY max(rowid) DESC LIMIT ?)",
+            (tasks,),
+        )
 
     def objects(self) -> frozenset[str]:
         """Return the SHA-256 of every memory that is an object."""

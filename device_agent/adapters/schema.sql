@@ -42,7 +42,6 @@ CREATE TABLE memories (
     payload BLOB,
     error REAL NOT NULL,
     clock INTEGER NOT NULL,
-    created_s REAL NOT NULL,
-    mark TEXT NOT NULL DEFAULT '',
+    mark TEXT NOT NULL,
     PRIMARY KEY (task, round)
 );

@@ -15,7 +15,7 @@ from schemas.messages import LazyTerms, ModelDelta, ObjectManifest, TrainingPlan
 from transport.database import adopt_boot, open_database
 from transport.outbox import OUTBOX_SCHEMA
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 6
 DATABASE = "device.db"
 #: What leads to each version from the one before.
 MIGRATIONS = {
@@ -25,12 +25,11 @@ MIGRATIONS = {
     4: "ALTER TABLE jobs ADD COLUMN reference INTEGER NOT NULL DEFAULT 0; "
     "ALTER TABLE jobs ADD COLUMN lazy TEXT; "
     "CREATE TABLE memories (task TEXT NOT NULL, round INTEGER NOT NULL, sha256 TEXT NOT NULL, "
-    "payload BLOB, error REAL NOT NULL, clock INTEGER NOT NULL, created_s REAL NOT NULL, "
+    "payload BLOB, error REAL NOT NULL, clock INTEGER NOT NULL, mark TEXT NOT NULL, "
     "PRIMARY KEY (task, round))",
     5: "CREATE TABLE upload_times (number INTEGER PRIMARY KEY, "
     "size_bytes INTEGER NOT NULL, seconds REAL NOT NULL)",
     6: "ALTER TABLE jobs ADD COLUMN deltas TEXT; ALTER TABLE jobs ADD COLUMN delta_digests BLOB",
-    7: "ALTER TABLE memories ADD COLUMN mark TEXT NOT NULL DEFAULT ''",
 }
 
 _COLUMNS = (

@@ -182,7 +182,7 @@ class Jobs:
     def resume(self, now_s: float, *, was_clean: bool) -> None:
         """Begin again, after a restart, with what was not yet trained; nothing is sent yet."""
         self._store.forget_ended(now_s - _ENDED_KEPT_S)
-        self._memories.forget_old(now_s - _ENDED_KEPT_S)
+        self._memories.tidy_up()
         for record in self._store.active():
             self.apply(record, Restarted(was_clean), now_s)
         self._make_room(now_s)
@@ -212,7 +212,7 @@ class Jobs:
         A memory without its update does no harm: its round is never counted.
         """
         memory = update.memory
-        if memory is not None and not self._memories.keep(record.key, memory, now_s):
+        if memory is not None and not self._memories.keep(record.key, memory):
             self._discard(update)
             return None
         clock = self._store.bids_lost(record.key.task, record.key.round)

@@ -16,6 +16,8 @@ from transport.failpoints import failpoint
 from transport.objects import ObjectStore
 
 _LOG = structlog.get_logger()
+#: A device works for few tasks at a time, and is told when one ends.
+_KEPT_TASKS = 8
 
 
 class Memories:
@@ -48,11 +50,11 @@ class Memories:
         """Return the memory that a job builds on."""
         return self._store.get(JobKey(task, reference)) if reference else None
 
-    def keep(self, key: JobKey, memory: Memory, now_s: float) -> bool:
+    def keep(self, key: JobKey, memory: Memory) -> bool:
         """Store what a round has left; False when its file is gone, and nothing was stored."""
         if not self._adopt(memory):
             return False
-        self._store.save(key, memory, now_s)
+        self._store.save(key, memory)
         failpoint("device.memory.stored")
         return True
 
@@ -65,9 +67,9 @@ class Memories:
         """Forget a task that has ended."""
         self._store.forget(task)
 
-    def forget_old(self, before_s: float) -> None:
-        """Forget what no round has followed for long; the end of its task was missed."""
-        self._store.forget_old(before_s)
+    def tidy_up(self) -> None:
+        """Forget tasks whose end was missed: all but the newest few, whatever the clock says."""
+        self._store.keep_newest(_KEPT_TASKS)
 
     def objects(self) -> frozenset[str]:
         """Return the SHA-256 of every memory that is an object."""

@@ -126,7 +126,7 @@ class MemoryStore(Protocol):
     def get(self, key: JobKey) -> Memory | None:
         """Return what a round has left, or None."""
 
-    def save(self, key: JobKey, memory: Memory, now_s: float) -> None:
+    def save(self, key: JobKey, memory: Memory) -> None:
         """Insert or replace what a round has left."""
 
     def keep_only(self, key: JobKey) -> None:
@@ -135,8 +135,8 @@ class MemoryStore(Protocol):
     def forget(self, task: str) -> None:
         """Remove all of a task."""
 
-    def forget_old(self, before_s: float) -> None:
-        """Remove what was left before ``before_s``."""
+    def keep_newest(self, tasks: int) -> None:
+        """Remove all but what the tasks have left that saved last, so many of them."""
 
     def objects(self) -> Collection[str]:
         """Return the SHA-256 of every memory that is an object."""

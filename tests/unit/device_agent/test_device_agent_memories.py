@@ -269,12 +269,24 @@ def test_a_large_memory_is_kept_as_long_as_a_row_names_it_and_no_longer(tmp_path
     assert not any(map(bench.objects.has, names))
 
 
-def test_a_memory_that_no_round_has_followed_for_a_month_goes_at_the_next_start(tmp_path):
+def test_a_clock_that_jumps_by_years_takes_no_memory(tmp_path):
     bench = Bench(tmp_path)
-    play(bench, "feedback", 1, 0)
-    assert rounds(bench.reborn()) == [1]
-    late = bench.reborn(now_s=bench.now_s + 31 * 86_400)
-    assert rounds(late) == []
+    manifest, _ = play(bench, "feedback", 1, 0)
+    bench.receipt(manifest, "accepted")
+    late = bench.reborn(now_s=bench.now_s + 10 * 365 * 86_400)
+    assert rounds(late) == [1]
+    manifest, _ = play(late, "feedback", 2, 1)
+    assert manifest.reference == 1
+
+
+def test_of_tasks_whose_end_was_missed_the_newest_eight_keep_their_memories(tmp_path):
+    bench = Bench(tmp_path)
+    for number in range(9):
+        manifest, _ = play(bench, "feedback", 1, 0, task=f"t-{number}")
+        bench.receipt(manifest, "accepted")
+    query = "SELECT task FROM memories ORDER BY task"
+    found = bench.reborn().connection.execute(query).fetchall()
+    assert [task for (task,) in found] == [f"t-{number}" for number in range(1, 9)]
 
 
 @both_modes
