@@ -213,7 +213,6 @@ def make_world(tmp_path):
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     yield make
-    structlog.reset_defaults()
     for world in made:
         world.close()
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import structlog
 
 from tests.simulation.__main__ import play, run_many
 from tests.simulation.mutate import MUTANTS, hunt
@@ -27,10 +26,7 @@ QUICK = (
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    before = structlog.get_config()
     silence_logs()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.slow

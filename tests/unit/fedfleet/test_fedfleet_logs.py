@@ -4,20 +4,9 @@ import logging
 import subprocess
 import sys
 
-import pytest
 import structlog
 
 from fedfleet import logs
-
-
-@pytest.fixture(autouse=True)
-def _restored():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def events(stream):

@@ -10,7 +10,6 @@ import structlog
 
 from schemas.errors import MessageError
 from schemas.topics import Kind, Topic
-from transport import loop
 from transport.database import open_database
 from transport.events import MessageArrived, Outgoing
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
@@ -129,10 +128,8 @@ def rig(tmp_path):
 
 
 @pytest.fixture
-def logs(monkeypatch):
-    """Every line of the loop, whatever level a command of an earlier test has chosen for good."""
-    structlog.reset_defaults()
-    monkeypatch.setattr(loop, "_log", structlog.get_logger())
+def logs():
+    """Every line of the loop."""
     with structlog.testing.capture_logs() as captured:
         yield captured
 
