@@ -58,7 +58,6 @@ class ProgramMetrics(ABC, Generic[S]):
         settings: MetricsSettings,
         database: Path,
         clock: Callable[[], float],
-        **about: str,
     ) -> None:
         """Make the registry; nothing listens before ``serve``.
 
@@ -67,7 +66,6 @@ class ProgramMetrics(ABC, Generic[S]):
             settings: Where to listen.
             database: The program's, whose size is told.
             clock: The loop's.
-            about: Further labels of ``build_info``.
         """
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -84,7 +82,7 @@ class ProgramMetrics(ABC, Generic[S]):
             buckets=COMMIT_BUCKETS_S,
             registry=self.registry,
         )
-        self._tell_build(about)
+        self._tell_build()
         ProcessCollector(registry=self.registry)
 
     @property
@@ -139,14 +137,14 @@ class ProgramMetrics(ABC, Generic[S]):
             family.add_metric(found, value)
         return family
 
-    def _tell_build(self, about: Mapping[str, str]) -> None:
+    def _tell_build(self) -> None:
         build = Gauge(
             f"{self.prefix}build_info",
             "Always 1; what runs is in the labels.",
-            ("version", "python", *about),
+            ("version", "python"),
             registry=self.registry,
         )
-        build.labels(version=version("fedfleet"), python=platform.python_version(), **about).set(1)
+        build.labels(version=version("fedfleet"), python=platform.python_version()).set(1)
 
     def _read(self, loop: ServiceLoop, sessions: Mapping[str, Metered]) -> Iterator[Metric]:
         yield from self._of_loop(loop)

@@ -4,10 +4,12 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
+from central.core.round_events import Cause
 from central.service.metering import Accepted, RoundEnd
 from central.service.ports import (
     AggregateRound,
@@ -20,7 +22,7 @@ from central.service.ports import (
 from central.service.standing import Standing
 from central.settings import CentralSettings
 from schemas.messages import Receipt
-from schemas.tasks import TaskState
+from schemas.tasks import FINAL_STATES, TaskState
 from transport.program_metrics import NONE, Codes, ProgramMetrics
 
 _ROUND_BUCKETS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -33,6 +35,7 @@ _JOBS: dict[type[Job], str] = {
 }
 _LIVE_STATES = ("waiting", "running", "paused")
 _PHASES = ("reporting", "aggregating")
+_DEVICE_STATES = ("online", "silent", "offline", "unreachable")
 
 
 class CentralMetrics(ProgramMetrics[Standing]):
@@ -53,6 +56,7 @@ class CentralMetrics(ProgramMetrics[Standing]):
         self._codes = Codes()
         self._add_rounds()
         self._add_updates()
+        self._begin_at_zero()
 
     def _add_rounds(self) -> None:
         self._rounds = self._counter("rounds_total", "Rounds that have ended.", "outcome", "cause")
@@ -99,6 +103,21 @@ class CentralMetrics(ProgramMetrics[Standing]):
             if self._by_device
             else None
         )
+
+    def _begin_at_zero(self) -> None:
+        """Make the series that are sure to come: a first increase shows only over a zero."""
+        self._rounds.labels("committed", NONE)
+        for cause in get_args(Cause):
+            self._rounds.labels("abandoned", cause)
+        for outcome in ("counted", "discarded"):
+            self._contributions.labels(outcome)
+        for state in FINAL_STATES - {"rejected"}:
+            self._tasks.labels(state)
+        for status in ("accepted", "duplicate"):
+            self._receipts.labels(status, NONE)
+        self._receipts.labels("late", "E_LATE")
+        for job in _JOBS.values():
+            self._jobs.labels(job, "done")
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -173,7 +192,10 @@ class CentralMetrics(ProgramMetrics[Standing]):
         gateways = Counts("online" if up else "offline" for up in content.gateways.values())
         found = {(state,): gateways[state] for state in ("online", "offline")}
         yield self.gauge("gateways", "Known gateways.", found, "state")
-        devices = Counts((one.region, one.state) for one in content.devices)
+        regions = {one.region for one in content.devices} | set(content.gateways)
+        devices = {(region, state): 0 for region in sorted(regions) for state in _DEVICE_STATES}
+        for one in content.devices:
+            devices[one.region, one.state] += 1
         text = "Known devices; silent ones are online and not heard of."
         yield self.gauge("devices", text, devices, "region", "state")
         if self._by_device:

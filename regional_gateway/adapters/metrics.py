@@ -12,7 +12,7 @@ from regional_gateway.service.metering import Origin
 from regional_gateway.service.standing import Standing
 from regional_gateway.settings import GatewaySettings
 from schemas.messages import Receipt
-from transport.program_metrics import Codes, ProgramMetrics
+from transport.program_metrics import NONE, Codes, ProgramMetrics
 
 _CUSTODY_BUCKETS_S = (
     0.05,
@@ -45,7 +45,7 @@ class GatewayMetrics(ProgramMetrics[Standing]):
             database: Its file.
             clock: The loop's.
         """
-        super().__init__("gateway", settings, database, clock, region=settings.region)
+        super().__init__("gateway", settings, database, clock)
         self._by_device = settings.metrics_device_labels
         self._codes = Codes()
         self._receipts = self._counter(
@@ -70,6 +70,15 @@ class GatewayMetrics(ProgramMetrics[Standing]):
             if self._by_device
             else None
         )
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series that are sure to come: a first increase shows only over a zero."""
+        self._receipts.labels("gateway", "held", NONE)
+        for status in ("accepted", "duplicate"):
+            self._receipts.labels("central", status, NONE)
+        self._receipts.labels("central", "late", "E_LATE")
 
     def receipted(self, origin: Origin, receipt: Receipt) -> None:
         """Take a receipt on its way to a device."""
