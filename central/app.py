@@ -178,7 +178,7 @@ def _metrics(
     """Return what tells how central is, what counts for it, and what times the heavy work.
 
     Raises:
-        MetricsError: Prometheus's library is not installed.
+        MetricsError: Prometheus's library is not installed, or the port is in use.
     """
     if settings.metrics_port is None:
         return Unmeasured(), NoMeter(), lambda work: work

@@ -93,11 +93,11 @@ def run(settings: GatewaySettings) -> int:
 def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
+    measured, meter = _metrics(settings, clock)
     fence = Fence.claim(connection)
     with transaction(connection):
         boot = next_boot(connection, clock())
     frames = FrameWriter(gateway_source(settings.region), boot, rng, clock)
-    measured, meter = _metrics(settings, clock)
     parts = compose(settings, connection, frames, rng, meter)
     handler = measured.observe(Gateway(parts), partial(take_standing, parts))
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -159,7 +159,7 @@ def _metrics(
     """Return what tells how the gateway is, and what counts for it.
 
     Raises:
-        MetricsError: Prometheus's library is not installed.
+        MetricsError: Prometheus's library is not installed, or the port is in use.
     """
     if settings.metrics_port is None:
         return Unmeasured(), NoMeter()

@@ -42,11 +42,7 @@ class Measuring(Protocol[S_contra]):
         """
 
     def serve(self, loop: ServiceLoop, sessions: Mapping[str, Metered]) -> None:
-        """Begin to tell.
-
-        Raises:
-            MetricsError: The port cannot be listened on.
-        """
+        """Begin to tell."""
 
     def close(self) -> None:
         """Tell no more."""

@@ -18,13 +18,13 @@ _POLL_S = 0.1
 
 
 class MetricsServer:
-    """Listens from the start on; ``close`` ends it.
+    """Has its port from the start on, answers from ``start`` to ``close``.
 
     Requests are answered one after another, whoever asks: a page is made in milliseconds.
     """
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        """Listen.
+        """Take the port.
 
         Raises:
             MetricsError: It cannot, since the port is in use say.
@@ -42,18 +42,17 @@ class MetricsServer:
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True
         )
+
+    def start(self) -> None:
+        """Begin to answer."""
         self._thread.start()
 
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
-
     def close(self) -> None:
-        """Stop to listen; a page that is being made is given up."""
-        self._server.shutdown()
+        """Release the port; a page that is being made is given up."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
 
 class _Server(ThreadingHTTPServer):

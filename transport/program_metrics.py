@@ -59,23 +59,26 @@ class ProgramMetrics(ABC, Generic[S]):
         database: Path,
         clock: Callable[[], float],
     ) -> None:
-        """Make the registry; nothing listens before ``serve``.
+        """Take the port; nothing is told before ``serve``.
 
         Args:
             program: ``central`` or ``gateway``.
             settings: Where to listen.
             database: The program's, whose size is told.
             clock: The loop's.
+
+        Raises:
+            MetricsError: The port cannot be listened on.
         """
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.prefix = f"fedfleet_{program}_"
-        self._settings = settings
         self._database = database
         self._clock = clock
         self._observed: Observed[S] | None = None
         self._snapshots: Snapshots[S] | None = None
-        self._server: MetricsServer | None = None
+        host, port = settings.metrics_host, settings.metrics_port
+        self._server = MetricsServer(self.registry, host, port) if port else None
         self._commits = Histogram(
             f"{self.prefix}commit_duration_seconds",
             "Time of one turn of the loop: events handled and committed.",
@@ -84,11 +87,6 @@ class ProgramMetrics(ABC, Generic[S]):
         )
         self._tell_build()
         ProcessCollector(registry=self.registry)
-
-    @property
-    def port(self) -> int | None:
-        """Where it listens; None while it does not."""
-        return self._server.port if self._server else None
 
     @abstractmethod
     def shown(self, content: S) -> Families:
@@ -105,15 +103,10 @@ class ProgramMetrics(ABC, Generic[S]):
         return self._observed
 
     def serve(self, loop: ServiceLoop, sessions: Mapping[str, Metered]) -> None:
-        """Begin to tell.
-
-        Raises:
-            MetricsError: The port cannot be listened on.
-        """
+        """Begin to tell."""
         self.registry.register(_Reading(lambda: self._read(loop, sessions)))
-        if self._settings.metrics_port is not None:
-            host, port = self._settings.metrics_host, self._settings.metrics_port
-            self._server = MetricsServer(self.registry, host, port)
+        if self._server is not None:
+            self._server.start()
 
     def close(self) -> None:
         """Tell no more."""

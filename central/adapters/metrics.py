@@ -17,6 +17,7 @@ from central.service.ports import (
     ExportModel,
     Job,
     JobEvent,
+    JobFailed,
     PrepareModel,
 )
 from central.service.standing import Standing
@@ -155,7 +156,7 @@ class CentralMetrics(ProgramMetrics[Standing]):
             began_s, outcome = time.perf_counter(), "failed"
             try:
                 event = work(job)
-                outcome = "done"
+                outcome = "failed" if isinstance(event, JobFailed) else "done"
             finally:
                 seconds = time.perf_counter() - began_s
                 self._jobs.labels(_JOBS[type(job)], outcome).observe(seconds)
