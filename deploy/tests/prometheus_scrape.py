@@ -1,13 +1,14 @@
 """``make prometheus-test``: a real Prometheus scrapes a real fleet that trains.
 
 It starts a broker, central, two gateways and four devices, and Debian's Prometheus with
-``deploy/prometheus/prometheus.yml``, whose targets become ports of this machine. A task is trained;
-then every expression of the Grafana dashboard is asked of that Prometheus, as Grafana would ask,
-and must return numbers. ``promtool`` checks metrics, configuration and alerts; at the end central
-is killed, and its alarm goes off. Exit code 0: all of it; 1: not; 77: it cannot run here.
+``deploy/prometheus/prometheus.yml``, whose targets become ports of this machine. A task is
+trained; then every expression of the Grafana dashboard is asked of that Prometheus, as Grafana
+would ask, and must return numbers. ``promtool`` checks metrics, configuration and alerts; at the
+end central is killed, and its alarm goes off. Exit code 0: all of it; 1: not; 77: it cannot run
+here.
 """
 
-# ruff: noqa: INP001, S603, S310, T201 - a script: it prints, and starts and asks programs of its own
+# ruff: noqa: INP001, S603, T201, TID251 - a script: it prints, reads clocks, starts programs
 
 import json
 import math
@@ -35,6 +36,7 @@ CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 RULES_TEST = DEPLOY / "prometheus" / "rules_test.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "fedfleet.json"
+METRICS_PAGE = DEPLOY.parent / "docs" / "metrics.md"
 REGIONS = ("eu", "us")
 TASK = {
     "task": "watched",
@@ -90,6 +92,7 @@ def _run(folder: Path) -> None:
             _train(fleet, server)
             _say(began_s, "the task is completed")
             _ask_all(server, began_s)
+            _ask_examples(server, began_s)
             server.check_rules()
             _say(began_s, "every rule is evaluated, none fires")
             fleet.kill("central")
@@ -108,7 +111,7 @@ def _train(fleet: Fleet, server: "Server") -> None:
     fleet.publish(f"fl/v1/{REGIONS[0]}/d1/up/state", b"nonsense")
     fleet.submit(TASK)
     refused = "sum(increase(fedfleet_central_messages_refused_total[1m]))"
-    server.wait(lambda: fleet.retained(str(TASK["task"]))["committed"] >= 1, "a first round")
+    fleet.wait_for(str(TASK["task"]), lambda status: status["committed"] >= 1, _TASK_S)
     fleet.publish(f"fl/v1/gw/{REGIONS[0]}/up/state", b"more nonsense")
     fleet.publish(f"fl/v1/{REGIONS[0]}/d1/up/state", b"more nonsense")
     fleet.complete(str(TASK["task"]), _TASK_S)
@@ -136,6 +139,16 @@ def _ask_all(server: "Server", began_s: float) -> None:
             message = "no data for\n  " + "\n  ".join(empty)
             raise CheckError(message)
     _say(began_s, f"{asked} expressions of the dashboard return data")
+
+
+def _ask_examples(server: "Server", began_s: float) -> None:
+    """Ask every example of the page on metrics; some alarms among them are right to be silent."""
+    examples = re.findall(r"\| `([^`|]*)` \|$", METRICS_PAGE.read_text(), re.MULTILINE)
+    answered = sum(server.numbers(example, began_s) > 0 for example in examples)
+    if not answered:
+        message = f"none of {len(examples)} examples of {METRICS_PAGE.name} returns data"
+        raise CheckError(message)
+    _say(began_s, f"{len(examples)} examples of the page are valid, {answered} return data")
 
 
 def _escaped(value: str) -> str:
@@ -235,7 +248,11 @@ def _prometheus(folder: Path, ports: dict[str, int]) -> Iterator[Server]:
     _promtool("check", "config", str(config))
     log = folder / "prometheus.log"
     command = (
-        *(_which("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"),
+        *(
+            _which("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+        ),
         *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"),
     )
     with log.open("wb") as stream:

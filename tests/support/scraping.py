@@ -94,9 +94,7 @@ def scraped_central(rig, **settings) -> Scraped:
     metrics = CentralMetrics(settings, rig.root / CENTRAL_DATABASE, lambda: rig.now_s)
     rig.desk.meter = metrics
     rig.worker.jobs = _Timed(metrics.timed(rig.worker.jobs.work))
-    rig.handler = metrics.observe(
-        rig.handler, partial(central_standing.take_standing, rig.desk)
-    )
+    rig.handler = metrics.observe(rig.handler, partial(central_standing.take_standing, rig.desk))
     sessions = {"main": MeteredSession("main")}
     rig.events = queue.SimpleQueue()
     return Scraped(metrics, _loop(rig, sessions, rig.handler, metrics), sessions, port)
@@ -111,9 +109,7 @@ def scraped_gateway(rig, **settings) -> Scraped:
     rig.begin_with(metrics)
     for session in (rig.up, rig.down):
         session.traffic = Traffic(1000, 2000)
-    handler = metrics.observe(
-        rig.gateway, partial(gateway_standing.take_standing, rig.parts)
-    )
+    handler = metrics.observe(rig.gateway, partial(gateway_standing.take_standing, rig.parts))
     sessions = {"uplink": rig.up, "downlink": rig.down}
     rig.loop = _loop(rig, sessions, handler, metrics)
     return Scraped(metrics, rig.loop, sessions, port)

@@ -154,7 +154,9 @@ def test_abandoned_rounds_are_counted_by_cause(rig, scraped):
     rig.tick()
     rig.control("t", "cancel")
     page = scraped.scrape()
-    found = {c: page.value(f"{P}rounds_total", outcome="abandoned", cause=c) for c in get_args(Cause)}
+    found = {
+        c: page.value(f"{P}rounds_total", outcome="abandoned", cause=c) for c in get_args(Cause)
+    }
     assert found == {"deadline": 1, "clients": 1, "task": 1, "budget": 0, "aggregation": 0}
 
 
