@@ -108,6 +108,8 @@ class CentralMetrics(ProgramMetrics[Standing]):
     def _begin_at_zero(self) -> None:
         """Make the series that are sure to come: a first increase shows only over a zero."""
         self._rounds.labels("committed", NONE)
+        for outcome in ("committed", "abandoned"):
+            self._round_times.labels(outcome)
         for cause in get_args(Cause):
             self._rounds.labels("abandoned", cause)
         for outcome in ("counted", "discarded"):

@@ -246,7 +246,7 @@ class SqliteStore:
 
     def whereabouts(self) -> list[tuple[str, str, bool]]:
         """Return every device's id, its region and whether it said to be online."""
-        rows = self._db.execute("SELECT device, region, is_online FROM devices ORDER BY device")
+        rows = self._db.execute("SELECT device, region, is_online FROM devices")
         return [(device, region, bool(is_online)) for device, region, is_online in rows]
 
     def save_device(self, record: DeviceRecord) -> None:

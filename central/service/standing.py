@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from central.core.rounds import Phase
 from central.service.desk import Desk
@@ -11,9 +12,11 @@ from central.service.records import TaskRecord
 _TOLD_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """One device: its region, and ``online``, ``silent``, ``offline`` or ``unreachable``."""
+class Whereabouts(NamedTuple):
+    """One device: its region, and ``online``, ``silent``, ``offline`` or ``unreachable``.
+
+    A tuple, for there may be ten thousand of them.
+    """
 
     device: str
     region: str
@@ -68,7 +71,7 @@ def take_standing(desk: Desk, now_s: float) -> Standing:
         rounds=Counter(phase.value for task in live if (phase := _phase(desk, task))),
         told=tuple(TaskStanding(one.task, one.progress.committed, one.metrics) for one in told),
         devices=tuple(
-            Whereabouts(device, region, _state(device, reachable.get(region), is_online=is_online))
+            Whereabouts(device, region, _state(device, reachable.get(region), is_online))
             for device, region, is_online in desk.store.whereabouts()
         ),
         gateways={one.region: one.is_online for one in gateways},
@@ -82,7 +85,7 @@ def _phase(desk: Desk, task: TaskRecord) -> Phase | None:
     return record.state.phase if record else None
 
 
-def _state(device: str, silent: frozenset[str] | None, *, is_online: bool) -> str:
+def _state(device: str, silent: frozenset[str] | None, is_online: bool) -> str:  # noqa: FBT001
     if not is_online:
         return "offline"
     if silent is None:

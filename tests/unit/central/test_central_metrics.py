@@ -204,7 +204,7 @@ def test_a_look_at_ten_thousand_devices_takes_the_loop_no_time_to_speak_of(rig):
             rig.store.save_device(replace(known, device=f"d{number}"))
     began_s = time.perf_counter()
     standing = take_standing(rig.desk, rig.now_s)
-    assert time.perf_counter() - began_s < 0.5  # 20 ms on a quiet machine
+    assert time.perf_counter() - began_s < 0.5  # 17 ms of processor time
     assert len(standing.devices) == 10_000
 
 
@@ -215,4 +215,4 @@ def test_an_update_costs_no_time_to_speak_of(scraped):
     for _ in range(1000):
         scraped.metrics.accepted(update)
         scraped.metrics.receipted(receipt)
-    assert time.perf_counter() - began_s < 0.5  # 10 ms on a quiet machine: 10 us an update
+    assert time.perf_counter() - began_s < 0.5  # 6 ms of processor time
