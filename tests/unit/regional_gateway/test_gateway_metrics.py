@@ -111,3 +111,16 @@ def test_both_sessions_are_told(rig, scraped):
     assert page.value(f"{P}mqtt_connections_total", session="uplink") == 2
     assert page.value(f"{P}mqtt_connections_total", session="downlink") == 1
     assert page.value(f"{P}mqtt_sent_bytes_total", session="downlink") == 1000
+
+
+def test_a_full_disk_is_counted_and_leaves_the_old_gauges_with_their_age(rig, scraped):
+    rig.born("a")
+    assert scraped.scrape().value(f"{P}storage_failures_total") == 0
+    rig.fail_next_commit()
+    rig.loop.turn()
+    rig.now_s += 40.0
+    page = scraped.scrape(is_stuck=True)
+    assert page.value(f"{P}storage_failures_total") == 1
+    assert page.value(f"{P}snapshot_age_seconds") == 40.0
+    assert page.value(f"{P}devices", state="online") == 1
+    assert scraped.scrape().value(f"{P}snapshot_age_seconds") == 0
