@@ -4,10 +4,10 @@ from pydantic import Field
 
 from schemas.ids import RegionId
 from schemas.limits import MIB
-from transport.settings import ConnectionSettings
+from transport.metrics_settings import MetricsSettings
 
 
-class GatewaySettings(ConnectionSettings):
+class GatewaySettings(MetricsSettings):
     """``broker`` is the region's own; ``uplink`` is the one that central listens on."""
 
     region: RegionId

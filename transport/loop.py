@@ -81,6 +81,7 @@ class ServiceLoop:
         *,
         pause: Callable[[float], None] = time.sleep,
         fence: Fence | None = None,
+        committed: Callable[[float], None] | None = None,
     ) -> None:
         """Prepare the loop; nothing happens before ``run``.
 
@@ -92,6 +93,7 @@ class ServiceLoop:
             clock: Unix seconds; default ``steady_clock()``.
             pause: Waits while the disk is full.
             fence: The claim on the database, looked at in every transaction.
+            committed: Told how long each turn took to handle and commit, seconds.
         """
         self.counts: Counter[str] = Counter()
         self._connection = connection
@@ -102,6 +104,7 @@ class ServiceLoop:
         self._pause = pause
         self._parking = Parking(connection)
         self._guard = Guard(connection, fence)
+        self._committed = committed
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -136,6 +139,7 @@ class ServiceLoop:
         if self._guard.is_careful(now_s):
             self._backlog.keep(batch[1:])
             batch = batch[:1]
+        began_s = time.perf_counter()
         try:
             turn = self._commit(batch)
         except Exception as error:
@@ -143,12 +147,18 @@ class ServiceLoop:
                 raise
             self._wait_for_storage(batch, error)
             return
+        if self._committed is not None:
+            self._committed(time.perf_counter() - began_s)
         failpoint("transport.turn.committed")
         self._after_commit(turn)
 
     def stop(self) -> None:
         """Make ``run`` return after the turn in progress; may be called in a signal handler."""
         self._stopping = True
+        self._backlog.wake()
+
+    def wake(self) -> None:
+        """Make the next turn begin at once; may be called from any thread."""
         self._backlog.wake()
 
     def _wait_s(self, now_s: float) -> float:
