@@ -12,7 +12,7 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
+.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients prometheus-test
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200
 chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqtt, and check it
 	@$(BIN)/fedfleet chaos --broker mosquitto --devices 8 --kills 200 --updates 300 $(CHAOS)
 	@$(BIN)/fedfleet chaos --broker embedded --devices 8 --kills 50 --updates 75 $(CHAOS)
+
+prometheus-test: setup mosquitto  ## Let a real Prometheus scrape a fleet that trains; ask all of the dashboard
+	@$(BIN)/python -m deploy.tests.prometheus_scrape
 
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance
