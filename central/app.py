@@ -39,6 +39,7 @@ from transport.database import (
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectDamagedError, ObjectStore, check_object
 from transport.parking import Parking
@@ -89,6 +90,7 @@ def run(settings: CentralSettings) -> int:
 
 
 def _serve(settings: CentralSettings) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     strategies = load_strategies(settings.strategies)
     cache = _cache_of(settings)
     modeler = GraphModeler(settings.models, settings.eval_data, cache, settings.prepare_timeout_s)
@@ -128,7 +130,10 @@ def _serve(settings: CentralSettings) -> int:
             was_clean=fence.was_clean,
         )
         session = _session(settings, events, boot, clock())
-        loop = ServiceLoop(connection, events, {"main": session}, handler, clock, fence=fence)
+        sessions = {"main": session}
+        loop = ServiceLoop(
+            connection, events, sessions, handler, clock, fence=fence, liveness=liveness
+        )
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: loop.stop())
         _log.info("central_started", boot=boot, broker=settings.broker)

@@ -38,6 +38,7 @@ from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
@@ -85,6 +86,7 @@ def run(settings: GatewaySettings) -> int:
 
 
 def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
     fence = Fence.claim(connection)
@@ -98,7 +100,9 @@ def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     downlink = _session(settings, DOWNLINK, events, None)
     parts.on_boot.append(partial(_renew_will, uplink, parts))
     sessions = {UPLINK: uplink, DOWNLINK: downlink}
-    loop = ServiceLoop(connection, events, sessions, handler, clock, fence=fence)
+    loop = ServiceLoop(
+        connection, events, sessions, handler, clock, fence=fence, liveness=liveness
+    )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _log.info("gateway_started", region=settings.region, boot=boot)
