@@ -5,6 +5,7 @@ TOML file, else from the credentials that systemd handed over, else from its def
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +100,32 @@ class ConnectionSettings(BaseSettings):
         except (OSError, ValueError) as error:
             message = f"config: {config}: {error}"
             raise SettingsError(message) from error
+
+
+def check_settings(cls: type[ConnectionSettings], settings: Mapping[str, Any]) -> None:
+    """Check settings that are about to be written to a file, whatever the environment says.
+
+    Raises:
+        SettingsError: One is missing or does not fit.
+    """
+    try:
+        _alone(cls)(**settings)
+    except ValidationError as error:
+        raise SettingsError(explain(error, tuple(cls.model_fields))) from error
+
+
+def _alone(cls: type[Any]) -> type[Any]:
+    class Alone(cls):  # type: ignore[misc]
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003
+            init_settings: PydanticBaseSettingsSource,
+            **_: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return Alone
 
 
 def _with_file(cls: type[Any], config: Path) -> type[Any]:
