@@ -27,6 +27,7 @@ from central.service.ports import ExportModel
 from central.service.records import TaskRecord
 from central.settings import CentralSettings
 from schemas.topics import central_filters
+from transport.broker_url import parse_broker_url
 from transport.database import (
     DatabaseCorruptError,
     DatabaseUnusableError,
@@ -136,7 +137,7 @@ def _serve(settings: CentralSettings) -> int:
         )
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: loop.stop())
-        _log.info("central_started", boot=boot, broker=settings.broker)
+        _log.info("central_started", boot=boot, broker=parse_broker_url(settings.broker).shown)
         worker.start()
         for record in _unwritten(SqliteStore(connection), settings.state_dir):
             worker.submit(ExportModel(record))
