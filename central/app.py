@@ -31,6 +31,7 @@ from central.service.records import TaskRecord
 from central.service.standing import Standing, take_standing
 from central.settings import CentralSettings
 from schemas.topics import central_filters
+from transport.broker_url import parse_broker_url
 from transport.database import (
     DatabaseCorruptError,
     DatabaseUnusableError,
@@ -43,6 +44,7 @@ from transport.database import (
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.measuring import Measuring, MetricsError, Unmeasured, library_missing
 from transport.objects import ObjectDamagedError, ObjectStore, check_object
@@ -97,6 +99,7 @@ def run(settings: CentralSettings) -> int:
 
 
 def _serve(settings: CentralSettings) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     strategies = load_strategies(settings.strategies)
     cache = _cache_of(settings)
     modeler = GraphModeler(settings.models, settings.eval_data, cache, settings.prepare_timeout_s)
@@ -148,11 +151,12 @@ def _serve(settings: CentralSettings) -> int:
             clock,
             fence=fence,
             committed=measured.committed,
+            liveness=liveness,
         )
         measured.serve(loop, sessions)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: loop.stop())
-        _log.info("central_started", boot=boot, broker=settings.broker)
+        _log.info("central_started", boot=boot, broker=parse_broker_url(settings.broker).shown)
         worker.start()
         for record in _unwritten(SqliteStore(connection), settings.state_dir):
             worker.submit(ExportModel(record))
@@ -272,6 +276,7 @@ def _session(
         will=state_message("offline", boot, now_s),
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

@@ -57,6 +57,7 @@ from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
@@ -131,6 +132,7 @@ def run(settings: DeviceSettings) -> int:
 
 
 def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     available = backends.installed(settings.backend)
@@ -152,7 +154,7 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
         device = Device(settings, data, policy, connection, objects, machine, worker)
         try:
-            _serve(device, events)
+            _serve(device, events, liveness)
         finally:
             worker.close()
     return 0
@@ -243,7 +245,7 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     return agent
 
 
-def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
+def _serve(device: Device, events: "queue.SimpleQueue[object]", liveness: Liveness) -> None:
     clock = steady_clock()
     session = _session(device.settings, events)
     fence = Fence.claim(device.connection)
@@ -255,7 +257,10 @@ def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
         was_clean=fence.was_clean,
         read_traffic=lambda: session.traffic,
     )
-    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
+    sessions = {_SESSION: session}
+    loop = ServiceLoop(
+        device.connection, events, sessions, agent, clock, fence=fence, liveness=liveness
+    )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
@@ -279,6 +284,7 @@ def _session(settings: DeviceSettings, events: "queue.SimpleQueue[object]") -> P
         events=events,
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

@@ -41,6 +41,7 @@ from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.measuring import Measuring, MetricsError, Unmeasured, library_missing
 from transport.objects import ObjectStore
@@ -91,6 +92,7 @@ def run(settings: GatewaySettings) -> int:
 
 
 def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     clock = steady_clock()
     rng = np.random.default_rng(secrets.randbits(64))
     measured, meter = _metrics(settings, clock)
@@ -106,7 +108,14 @@ def _serve(settings: GatewaySettings, connection: sqlite3.Connection) -> int:
     parts.on_boot.append(partial(_renew_will, uplink, parts))
     sessions = {UPLINK: uplink, DOWNLINK: downlink}
     loop = ServiceLoop(
-        connection, events, sessions, handler, clock, fence=fence, committed=measured.committed
+        connection,
+        events,
+        sessions,
+        handler,
+        clock,
+        fence=fence,
+        committed=measured.committed,
+        liveness=liveness,
     )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
@@ -194,6 +203,7 @@ def _session(
         will=will,
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.uplink_password if is_uplink else settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

@@ -22,6 +22,7 @@ from transport.failpoints import failpoint
 from transport.fence import Fence
 from transport.guard import Guard
 from transport.handler import Handler
+from transport.liveness import Liveness
 from transport.log_gate import LogGate
 from transport.parking import Parking
 from transport.suspects import MAX_ENDS, LethalMessageError
@@ -82,6 +83,7 @@ class ServiceLoop:
         pause: Callable[[float], None] = time.sleep,
         fence: Fence | None = None,
         committed: Callable[[float], None] | None = None,
+        liveness: Liveness | None = None,
     ) -> None:
         """Prepare the loop; nothing happens before ``run``.
 
@@ -94,6 +96,7 @@ class ServiceLoop:
             pause: Waits while the disk is full.
             fence: The claim on the database, looked at in every transaction.
             committed: Told how long each turn took to handle and commit, seconds.
+            liveness: Told of every turn; None: nobody watches.
         """
         self.counts: Counter[str] = Counter()
         self._connection = connection
@@ -105,6 +108,7 @@ class ServiceLoop:
         self._parking = Parking(connection)
         self._guard = Guard(connection, fence)
         self._committed = committed
+        self._liveness = liveness
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -118,9 +122,13 @@ class ServiceLoop:
             FencedError: Another start of the program has claimed the database.
             sqlite3.DatabaseError: The database is damaged.
         """
-        while not self._stopping:
-            self.turn()
-        self._guard.leave()
+        try:
+            while not self._stopping:
+                self.turn()
+            self._guard.leave()
+        finally:
+            if self._liveness is not None:
+                self._liveness.stopping()
 
     def turn(self) -> None:
         """Wait for events, handle them all, commit, publish, acknowledge: once.
@@ -135,6 +143,8 @@ class ServiceLoop:
                 raise SessionDeadError(name)
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
+        if self._liveness is not None:
+            self._liveness.turned((item.event for item in batch), self._sessions)
         failpoint("transport.batch.gathered")
         if self._guard.is_careful(now_s):
             self._backlog.keep(batch[1:])
@@ -189,6 +199,8 @@ class ServiceLoop:
         return turn
 
     def _handle(self, item: Item, now_s: float, turn: _Turn, ends: int) -> None:
+        if self._liveness is not None:
+            self._liveness.progressed()
         self._guard.cross_out(item.event, now_s)
         if ends >= MAX_ENDS:
             self._park(item, LethalMessageError(ends), now_s, turn)

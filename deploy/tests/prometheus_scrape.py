@@ -8,7 +8,7 @@ end central is killed, and its alarm goes off. Exit code 0: all of it; 1: not; 7
 here.
 """
 
-# ruff: noqa: INP001, S603, T201, TID251 - a script: it prints, reads clocks, starts programs
+# ruff: noqa: S603, T201, TID251 - a script: it prints, reads clocks, starts programs
 
 import json
 import math
