@@ -50,8 +50,11 @@ class Base:
 
 PYTHON = Base(
     "python",
-    ("python3", "python3-pip", "python3-venv", "ca-certificates"),
-    'ln -s /usr/bin/python3 "$1"/usr/local/bin/python; rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
+    # usr-is-merged keeps usrmerge away, and with it all of Perl.
+    ("usr-is-merged", "python3", "python3-venv", "ca-certificates"),
+    'chroot "$1" python3 -m venv /usr/local/pip; '
+    'ln -s /usr/local/pip/bin/pip "$1"/usr/local/bin/pip; '
+    'ln -s /usr/bin/python3 "$1"/usr/local/bin/python',
     (
         *("ENV PIP_NO_INDEX=1", f"ENV PIP_FIND_LINKS={WHEELS_URL}"),
         f"ENV PIP_TRUSTED_HOST={BRIDGE}",
