@@ -237,6 +237,7 @@ def _session(
         will=state_message("offline", boot, now_s),
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

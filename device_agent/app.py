@@ -292,6 +292,7 @@ def _session(settings: DeviceSettings, events: "queue.SimpleQueue[object]") -> P
         events=events,
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

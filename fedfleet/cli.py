@@ -45,6 +45,9 @@ COMMANDS: dict[str, Entry] = {
     ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
     "health": Entry("fedfleet.commands.health:health", "Say whether a program is ready."),
+    "install": Entry(
+        "fedfleet.commands.install:install", "Set a machine up to run a program by systemd."
+    ),
     "model": Entry("fedfleet.commands.model:model", "Check, time or write out a model."),
     "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
@@ -53,6 +56,12 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),
     "submit": Entry("fedfleet.commands.submit:submit", "Hand a task to central."),
     "tasks": Entry("fedfleet.commands.tasks:tasks", "List the tasks that central knows."),
+    "uninstall": Entry(
+        "fedfleet.commands.uninstall:uninstall", "Take a program off this machine."
+    ),
+    "upgrade": Entry(
+        "fedfleet.commands.upgrade:upgrade", "Bring another version into use, with a way back."
+    ),
     "watch": Entry("fedfleet.commands.watch:watch", "Follow one task until it ends."),
 }
 #: A message must not wait 5 ms, Python's own choice, until the loop lets its session's thread run.
