@@ -88,13 +88,14 @@ def main():
             play(report, Path(work), cache, is_torch_built=not options.no_torch)
     except Skip as why:
         is_required = os.environ.get("REQUIRE_DEPLOY") == "1"
-        print(f"{'FAILED (REQUIRE_DEPLOY=1)' if is_required else 'SKIP'}: {why}")
+        sys.stdout.write(f"{'FAILED (REQUIRE_DEPLOY=1)' if is_required else 'SKIP'}: {why}\n")
         return 1 if is_required else SKIPPED
     except Failure as failure:
         report.say(f"FAILED: {failure}")
-        print(report.summary("failed"))
+        sys.stdout.write(f"{report.summary('failed')}\n")
         return 1
-    print(report.summary("passed"))
+    report.say("the engine is gone, and its folder")
+    sys.stdout.write(f"{report.summary('passed')}\n")
     return 0
 
 

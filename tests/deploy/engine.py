@@ -46,7 +46,11 @@ def check_tools():
 
 def client():
     """Return the docker client: the distribution's own, which fits its engine."""
-    return next(str(path) for path in (Path("/usr/bin/docker"), shutil.which("docker")) if path and Path(path).exists())
+    return next(
+        str(path)
+        for path in (Path("/usr/bin/docker"), shutil.which("docker"))
+        if path and Path(path).exists()
+    )
 
 
 class Engine:

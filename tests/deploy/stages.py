@@ -235,4 +235,3 @@ def _python(fleet, image, code):
         *("run", "--rm", "--network", "none", "--read-only", "--entrypoint", "python", image),
         *("-c", code),
     )
-
