@@ -29,6 +29,11 @@ _LEAN = (
     '--aptopt=Acquire::Check-Valid-Until "false"',
     '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin',
 )
+#: All that usrmerge brings along, which a merged system does not need.
+_PERL = (
+    "perl perl-modules-5.36 libperl5.36 libfile-find-rule-perl libnumber-compare-perl "
+    "libtext-glob-perl"
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class Base:
 
 PYTHON = Base(
     "python",
-    # usr-is-merged keeps usrmerge away, and with it all of Perl.
     ("usr-is-merged", "python3", "python3-venv", "ca-certificates"),
+    # Like python.org's slim images it has pip in /usr/local, and no Perl but dpkg's own.
+    f'chroot "$1" apt-get purge -qq --yes usrmerge {_PERL}; '
     'chroot "$1" python3 -m venv /usr/local/pip; '
     'ln -s /usr/local/pip/bin/pip "$1"/usr/local/bin/pip; '
     'ln -s /usr/bin/python3 "$1"/usr/local/bin/python',

@@ -6,8 +6,8 @@ import time
 from tests.deploy.fleet import OURS, SERVICES
 from tests.deploy.report import Failure, until
 
-MIB = 1024 * 1024
-DEVICE_IMAGE_MIB = 350
+MB = 1_000_000
+DEVICE_IMAGE_MB = 350
 #: Four devices that draw 200 digits each, unequally, come to 0.9 and more in ten rounds.
 ACCURACY = 0.85
 _CUT_S = 10
@@ -30,11 +30,11 @@ def images(fleet, report, base):
     sizes = {}
     for name in ("central", "gateway", "device", "testbed-data"):
         whole = _size(fleet, f"fedfleet/{name}:{tag}")
-        sizes[name] = {"MiB": round(whole / MIB), "without_base": round((whole - ground) / MIB)}
-    report.note("stand_in_base_MiB", round(ground / MIB))
+        sizes[name] = {"MB": round(whole / MB), "without_base": round((whole - ground) / MB)}
+    report.note("stand_in_base_MB", round(ground / MB))
     report.note("images", sizes)
     report.say(f"image sizes: {sizes}")
-    check(sizes["device"]["MiB"] < DEVICE_IMAGE_MIB, f"the device's image: {sizes['device']}")
+    check(sizes["device"]["MB"] < DEVICE_IMAGE_MB, f"the device's image: {sizes['device']}")
     absent = (
         "import importlib.util as u;"
         "found = [name for name in ('torch', 'onnx', 'pip', 'sklearn') if u.find_spec(name)];"
@@ -54,8 +54,8 @@ def device_torch(fleet, report, project):
         timeout_s=1500,
     )
     _python(fleet, name, "import torch, onnxruntime, device_agent.training.torch_trainer")
-    report.note("device_torch_MiB", round(_size(fleet, name) / MIB))
-    report.say(f"device-torch built, {round(_size(fleet, name) / MIB)} MiB; both backends import")
+    report.note("device_torch_MB", round(_size(fleet, name) / MB))
+    report.say(f"device-torch built, {round(_size(fleet, name) / MB)} MB; both backends import")
 
 
 def up(fleet, report):
