@@ -15,7 +15,8 @@ from importlib.metadata import version
 import numpy as np
 import structlog
 
-from device_agent.adapters.data_sources import load_data
+from device_agent.adapters.data_sources import Sample, load_data
+from device_agent.adapters.identity import own_id
 from device_agent.adapters.job_run import JobRun
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.memory_store import SqliteMemoryStore
@@ -82,6 +83,8 @@ StartError = (
 )
 
 _SESSION = "main"
+#: Of an id that the device draws: 48 bits, so that a million devices hardly ever meet.
+_DRAWN_BYTES = 6
 #: Folder of optimizers' states in the state directory.
 STATES = "optimizer"
 
@@ -118,6 +121,7 @@ def run(settings: DeviceSettings) -> int:
         FailpointError: The environment arms a failpoint that is not there.
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
+        IdentityError: The file with the id that it drew holds none.
         StateLockedError: Another process runs on this state directory.
         FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
@@ -126,9 +130,13 @@ def run(settings: DeviceSettings) -> int:
     """
     arm_program("device", os.environ)
     policy = load_policy(settings.policy)
-    data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
     with StateLock(settings.state_dir), explained(settings.state_dir / DATABASE):
-        return _run(settings, policy, data)
+        device = own_id(settings.id, settings.state_dir, lambda: secrets.token_hex(_DRAWN_BYTES))
+        sample = Sample(device, settings.sample) if settings.sample else None
+        data = load_data(
+            settings.data, settings.shard, settings.alpha, settings.split_seed, sample
+        )
+        return _run(settings.model_copy(update={"id": device}), policy, data)
 
 
 def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:

@@ -11,7 +11,7 @@ from transport.settings import SettingsError
 
 @click.command()
 @click.option("--region", help="Region whose gateway serves this device.")
-@click.option("--id", help="The device's id, unique in the fleet.")
+@click.option("--id", help="Its id, unique in the fleet; auto: drawn once, kept.")
 @click.option("--broker", metavar="URL", help="mqtt[s]://[user:password@]host[:port].")
 @click.option(
     "--data",
@@ -20,7 +20,15 @@ from transport.settings import SettingsError
     help="Examples to train on: digits, mnist=DIR, npz=FILE, ...; repeatable.",
 )
 @click.option("--shard", metavar="I/N", help="Take the I-th of N shards of each source.")
-@click.option("--alpha", type=float, help="Unequal shards, Dirichlet(alpha); default: equal ones.")
+@click.option(
+    "--sample",
+    type=int,
+    metavar="N",
+    help="Draw N examples of each source, by the device's id; where nobody counts the devices.",
+)
+@click.option(
+    "--alpha", type=float, help="Unequal shards or samples, Dirichlet(alpha); default: equal ones."
+)
 @click.option("--split-seed", type=int, help="Seed of the split; the same on every device.")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Database and objects of this device."

@@ -16,9 +16,12 @@ class DeviceSettings(ConnectionSettings):
     """Who the device is, what data it has, and what its owner allows."""
 
     region: RegionId
-    id: DeviceId
+    id: DeviceId = Field(description="unique in the fleet; auto: drawn once, kept with the state")
     data: tuple[str, ...] = Field(default=(), description="data sources: digits, mnist=DIR, ...")
     shard: str | None = Field(default=None, pattern=r"^[0-9]+/[0-9]+\z", description="I/N, from 1")
+    sample: int | None = Field(
+        default=None, ge=1, description="examples drawn from each source, by the device's id"
+    )
     alpha: float | None = Field(default=None, gt=0, description="Dirichlet; unset: IID shards")
     split_seed: int = Field(default=0, ge=0)
     policy: Path | None = Field(default=None, description="local policy, a TOML file")
