@@ -16,6 +16,8 @@ from schemas.profiles import FirmwareProfile, parse_profile
 GENERIC = "generic"
 _SUFFIX = ".yaml"
 _MAX_BYTES = 64 * 1024
+#: PyYAML takes many seconds for a thousand levels.
+_MAX_DEPTH = 16
 
 
 class ProfileError(ValueError):
@@ -66,7 +68,7 @@ def parse(text: str, origin: str) -> FirmwareProfile:
     """Return the profile in a text.
 
     Args:
-        text: YAML, at most 64 KiB, without aliases.
+        text: YAML, at most 64 KiB and 16 levels deep, without aliases.
         origin: What an error calls it.
 
     Raises:
@@ -77,7 +79,7 @@ def parse(text: str, origin: str) -> FirmwareProfile:
         raise ProfileError(message)
     try:
         return parse_profile(_table(text))
-    except (yaml.YAMLError, MessageError, RecursionError) as error:
+    except (yaml.YAMLError, MessageError) as error:
         message = f"profile {origin}: {' '.join(str(error).split())}"
         raise ProfileError(message) from error
 
@@ -86,9 +88,15 @@ def _table(text: str) -> object:
     """Return what a text holds; aliases, by which a short one could grow without bound, are none.
 
     Raises:
-        yaml.YAMLError: It is not YAML, has an alias, or gives a key twice.
+        yaml.YAMLError: It is not YAML, has an alias, is too deep, or gives a key twice.
     """
+    depth = 0
     for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            message = f"{_line(event)}: deeper than {_MAX_DEPTH} levels"
+            raise yaml.YAMLError(message)
         if isinstance(event, yaml.AliasEvent):
             message = f"{_line(event)}: aliases are not allowed"
             raise yaml.YAMLError(message)
