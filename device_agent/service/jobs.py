@@ -204,6 +204,8 @@ class Jobs:
         for key in self._store.unfinished(_MAX_TOLD):
             record = self._store.get(key)
             if record is not None:
+                if record.job.state is JobState.UPLOADING:
+                    self._statuses.hold(key, self._uploads.why_held())
                 self._statuses.put(record.job, now_s)
 
     def work(self) -> Work | None:

@@ -1,12 +1,13 @@
 """A metered link: how it is known, and that updates wait for another one."""
 
 import pytest
-from device_agent_bench import LARGE, Bench, of_kind, offered, statuses
+from device_agent_bench import LARGE, Bench, body_of, model_file, of_kind, offered, statuses
 
 from device_agent.adapters.link_state import LinkState, modem_of
 from device_agent.service.uploads import LOOK_AGAIN_S
-from schemas.messages import Need
+from schemas.messages import Need, UpdateManifest
 from schemas.topics import Kind
+from transport.events import Connected
 
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 HELD = "waits: the link is metered"
@@ -82,7 +83,8 @@ def test_an_update_waits_for_another_link_and_says_so(bench: Bench):
     assert [(one.state, one.reason) for one in statuses(sent)] == [("uploading", HELD)]
     assert of_kind(bench.wait(10 * LOOK_AGAIN_S), Kind.MANIFEST) == []
     bench.held = None
-    manifest, _ = offered(bench.wait(LOOK_AGAIN_S))
+    offer, *_ = of_kind(bench.wait(LOOK_AGAIN_S), Kind.MANIFEST)
+    manifest = body_of(offer, UpdateManifest)
     (done,) = statuses(bench.receipt(manifest, "accepted"))
     assert (done.state, done.reason) == ("done", None)
 
@@ -107,13 +109,21 @@ def test_a_new_connection_does_not_offer_what_waits(bench: Bench):
     assert len(of_kind(again.wait(2 * LOOK_AGAIN_S), Kind.MANIFEST)) >= 1
 
 
+def test_a_wait_is_told_again_on_a_new_connection_and_not_once_it_is_over(bench: Bench):
+    bench.held = HELD
+    bench.assign()
+    bench.train()
+    for held in (HELD, None):
+        bench.held = held
+        bench.lose_connection()
+        bench.sent.clear()
+        bench.give(Connected("main"))
+        assert [one.reason for one in statuses(bench.sent)] == [held]
+
+
 def test_chunks_that_are_asked_for_wait_too(bench: Bench):
     bench.assign(LARGE)
-    model = bench.worker.work
-    assert model is None  # a large model is pulled first
     for number in range(2):
-        from device_agent_bench import model_file  # noqa: PLC0415
-
         bench.block(model_file(LARGE), number)
     manifest, _ = offered(bench.train())
     need = Need(xfer=manifest.xfer, want=(0,))

@@ -116,7 +116,8 @@ def test_a_file_of_ones_own_is_read_and_named_where_it_does_not_fit(tmp_path):
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("- 1", "my file: "),
         ("x" * 70_000, "at most 65536 are allowed"),
-        ("[" * 5000, "line 1: deeper than 16 levels"),
+        ("[" * 900, "line 1: deeper than 16 levels"),
+        ("[" * 5000, "my file: "),
     ],
 )
 def test_a_text_that_is_no_profile_is_refused(text, told):
