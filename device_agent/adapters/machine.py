@@ -14,8 +14,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 _NO_LIMITS = Limits()
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
 _RECLAIMABLE = "inactive_file"
-#: Sensors that tell the processor's temperature, best first.
-_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
+#: Sensors that tell how hot the processor or its accelerator is; the hottest counts. Those of
+#: Jetson boards are called ``-therm`` up to L4T 35 and ``-thermal`` since 36.
+_SENSORS = frozenset(
+    {
+        *("coretemp", "k10temp", "cpu_thermal", "soc_thermal", "acpitz"),
+        *("CPU-therm", "GPU-therm", "cpu-thermal", "gpu-thermal", "tj-thermal"),
+    }
+)
 
 
 class OnnxProviders(Protocol):
@@ -137,7 +143,7 @@ def _temperature_c() -> float | None:
     if not hasattr(psutil, "sensors_temperatures"):
         return None
     found = psutil.sensors_temperatures()
-    for sensor in (*_SENSORS, *found):
-        if found.get(sensor):
-            return float(found[sensor][0].current)
-    return None
+    known = [one.current for name in _SENSORS.intersection(found) for one in found[name]]
+    if known:
+        return float(max(known))
+    return next((float(readings[0].current) for readings in found.values() if readings), None)
