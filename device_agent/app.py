@@ -164,6 +164,9 @@ def _run(
     providers = _providers(settings, profile, available)
     machine = LocalMachine(available, providers, limits=policy.limits)
     pauses = Pauses(policy.limits, machine.vitals)
+    ceiling = policy.limits.temperature_ceiling_celsius
+    if ceiling is not None and machine.vitals().temperature_c is None:
+        _LOG.info("temperature_unknown", reason="no sensor: the ceiling cannot be kept")
     asked = settings.threads if "threads" in settings.model_fields_set else None
     trainers = backends.Trainers(
         available, settings.models, threads(asked, profile, policy.limits), providers
