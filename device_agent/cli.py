@@ -38,7 +38,21 @@ from transport.settings import SettingsError
     type=click.Path(path_type=Path),
     help="TOML file with the owner's limits, which central cannot override.",
 )
-@click.option("--profile", metavar="NAME", help="Firmware profile; default generic.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Firmware profile: a name, FILE.yaml, or auto, the default, which detects it.",
+)
+@click.option(
+    "--metered",
+    type=click.Choice(["auto", "yes", "no"]),
+    help="Whether its link is paid by the byte; default auto: yes behind a modem.",
+)
+@click.option(
+    "--mem-ballast-mb",
+    type=int,
+    help="MiB of memory to take for nothing, so that a test machine is as full as a small device.",
+)
 @click.option(
     "--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]), help="Version of MQTT."
 )
@@ -55,14 +69,18 @@ from transport.settings import SettingsError
     "providers",
     type=click.Choice(["cpu", "cuda", "tensorrt"]),
     multiple=True,
-    help="What onnx computes on, best first; repeatable; default cpu.",
+    help="What onnx computes on, best first; repeatable; default: the profile's.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
-    help="What a GPU is asked to compute in; default float32. Parameters stay float32.",
+    help="What a GPU is asked to compute in; default: the profile's. Parameters stay float32.",
 )
-@click.option("--threads", type=int, help="Threads of one training step; default 1.")
+@click.option(
+    "--threads",
+    type=int,
+    help="Threads of one training step; default: the profile's, never above its limit.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -51,6 +51,9 @@ COMMANDS: dict[str, Entry] = {
     "model": Entry("fedfleet.commands.model:model", "Check, time or write out a model."),
     "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
+    "profiles": Entry(
+        "fedfleet.commands.profiles:profiles", "List, show, detect or check firmware profiles."
+    ),
     "restore": Entry("fedfleet.commands.restore:restore", "Put a backup back."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),
