@@ -60,6 +60,11 @@ class Echo:
     acknowledged: bool = False
     refusal: str | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there was no time to know."""
+        return not self.came_back and not self.acknowledged and self.refusal is None
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -91,6 +96,8 @@ class BrokerProbe:
         self._answer: Answer | None = None
         self._granted: dict[int | None, list[str | None]] = {}
         self._acknowledged: dict[int, str | None] = {}
+        self._acknowledged_s: dict[int, float] = {}
+        self._grace_s = 0.0
         self._returned: set[str] = set()
         self._closed: str | None = None
         identity = Identity(
@@ -150,16 +157,20 @@ class BrokerProbe:
         """Want no more of a filter; the answer is not awaited."""
         self._client.unsubscribe(topic_filter)
 
-    def echoes(self, messages: Sequence[tuple[str, bytes]], within_s: float) -> list[Echo]:
+    def echoes(
+        self, messages: Sequence[tuple[str, bytes]], within_s: float, grace_s: float
+    ) -> list[Echo]:
         """Publish messages under filters that were subscribed to; return what became of each.
 
         Args:
             messages: Topic names, each used once, with their payloads.
             within_s: How long to wait for all of them.
+            grace_s: How long to wait after an acknowledgement, beyond twice the time that it took.
         """
+        begun_s, self._grace_s = time.monotonic(), grace_s
         mids = [self._client.publish(name, payload, 1).mid for name, payload in messages]
         asked = [(name, mid) for (name, _), mid in zip(messages, mids, strict=True)]
-        self._turn(lambda: all(self._is_settled(*one) for one in asked), within_s)
+        self._turn(lambda: all(self._is_settled(*one, begun_s) for one in asked), within_s)
         return [self._echo(*one) for one in asked]
 
     def listen(self, seconds: float) -> None:
@@ -188,8 +199,14 @@ class BrokerProbe:
             if self._client.loop(_TURN_S) != 0 and self._closed is None:
                 self._closed = "the broker closed the connection"
 
-    def _is_settled(self, topic_name: str, mid: int) -> bool:
-        return topic_name in self._returned or self._acknowledged.get(mid) is not None
+    def _is_settled(self, topic_name: str, mid: int, begun_s: float) -> bool:
+        if topic_name in self._returned:
+            return True
+        if mid not in self._acknowledged:
+            return False
+        told_s = self._acknowledged_s[mid]
+        patience_s = self._grace_s + 2 * (told_s - begun_s)
+        return self._acknowledged[mid] is not None or time.monotonic() > told_s + patience_s
 
     def _echo(self, topic_name: str, mid: int) -> Echo:
         came_back = topic_name in self._returned
@@ -230,6 +247,7 @@ class BrokerProbe:
         self, _client: Client, _userdata: object, mid: int, reason: ReasonCode, *_: object
     ) -> None:
         self._acknowledged[mid] = str(reason) if reason.is_failure else None
+        self._acknowledged_s[mid] = time.monotonic()
 
     def _on_message(self, client: Client, _userdata: object, message: MQTTMessage) -> None:
         if message.qos:

@@ -72,9 +72,7 @@ def resolve(address: BrokerAddress, within_s: float) -> Step:
     """Look the broker's name up."""
     host, port = address.host, address.port
     try:
-        found = bounded(
-            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), within_s
-        )
+        found = bounded(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), within_s)
     except OSError as error:
         return Step(host, error.strerror or str(error))
     if found is None:

@@ -69,7 +69,9 @@ def judge_wheel(wheel: Wheel, outcome: Outcome, within_s: float) -> Finding:
     again = f"pip install --force-reinstall 'fedfleet[{wheel.extra}]'"
     if code is None:
         seen = f"not loaded within {within_s:g} s"
-        return warning(check, seen, "the disk or the processor is overloaded: run the doctor again")
+        return warning(
+            check, seen, "the disk or the processor is overloaded: run the doctor again"
+        )
     if code < 0:
         name = _signal_name(-code)
         advice = f"the wheel was built for another processor: {again}, or an older version of it"
