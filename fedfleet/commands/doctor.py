@@ -1,5 +1,6 @@
 """``doctor``: find what keeps a program from working here, and say what to do."""
 
+import os
 from pathlib import Path
 
 import click
@@ -11,8 +12,8 @@ from fedfleet.doctor.rendering import as_json as report
 from fedfleet.doctor.rendering import show
 from fedfleet.doctor.subject import PROGRAMS, SETTINGS, Program
 
-#: Where ``fedfleet install`` puts the settings of a program.
-INSTALLED = Path("/etc/fedfleet")
+#: Where ``fedfleet install`` puts the settings of a program, its credentials, and its state.
+INSTALLED, STATES = Path("/etc/fedfleet"), Path("/var/lib")
 
 
 @click.command()
@@ -52,12 +53,15 @@ def doctor(
 ) -> None:
     """Examine the machine, the settings and the broker of a device, a gateway or central.
 
-    It may run beside the program, which it does not disturb. Each line is ok, a warning or a
-    failure with what to do. Exit code 1: something failed.
+    Without a name: the one program that is installed here, with its settings. It may run beside
+    the program, which it does not disturb. Each line is ok, a warning or a failure with what to
+    do. Exit code 1: something failed.
     """
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
     if program is None:
         program, config = _installed(config)
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
+        given.setdefault("state_dir", STATES / f"fedfleet-{program}")
+        os.environ.setdefault("CREDENTIALS_DIRECTORY", str(INSTALLED / "credentials" / program))
     if unknown := _foreign(program, given):
         message = f"{program} has no setting {', '.join(sorted(unknown))}"
         raise click.UsageError(message)

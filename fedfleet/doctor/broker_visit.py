@@ -104,7 +104,8 @@ def visit(link: Link, credentials: Credentials, patience: Patience) -> Visit:
     Raises:
         BrokerUrlError: The URL does not fit.
     """
-    address = parse_broker_url(link.url).with_tls_files(
+    address = parse_broker_url(link.url).with_login(None, link.password)
+    address = address.with_tls_files(
         credentials.ca_file, credentials.cert_file, credentials.key_file
     )
     found = Visit(link, address, resolve(address, patience.left()))

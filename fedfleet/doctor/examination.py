@@ -28,6 +28,7 @@ from fedfleet.doctor.subject import Link, Program, Subject, subject_of
 from schemas.errors import WireError
 from transport.broker_probe import Heard
 from transport.reaching import bounded
+from transport.settings import SettingsError
 
 Check = Callable[[], list[Finding]]
 #: For everything: a person waits for it.
@@ -74,6 +75,8 @@ def examine(request: Request) -> list[Finding]:
             subject = subject_of(request.program, settings)
         except WireError as error:
             found.append(failed("settings", str(error), "choose another id or region"))
+        except SettingsError as error:
+            found.append(failed("settings", str(error), "let the program's user read that file"))
     if subject is None:
         return [*python_checks.examine_python(), *found, *_clock(None, ())]
     return [*python_checks.examine_python(), *found, *_examine(subject, request, ends_s)]
@@ -112,7 +115,7 @@ def _checks(subject: Subject, request: Request) -> Iterable[tuple[str, Check, fl
         "disk": partial(machine_checks.examine_disk, subject),
         "state_dir": partial(file_checks.examine_state_dir, subject),
         "config.mode": partial(file_checks.examine_config, request.config),
-        "key_file": partial(file_checks.examine_key, settings.key_file),
+        "secrets": partial(file_checks.examine_secrets, settings),
         "certificate": certificates,
         "program": partial(database_checks.examine_owner, state_dir),
         "database": database,

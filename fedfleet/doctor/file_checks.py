@@ -1,4 +1,4 @@
-"""Who may read and write the state directory, the settings file and the private key."""
+"""Who may read and write the state directory, the settings file, the key and the passwords."""
 
 import os
 import re
@@ -8,8 +8,12 @@ from pathlib import Path
 
 from fedfleet.doctor.finding import Finding, failed, ok, warning
 from fedfleet.doctor.subject import Subject
+from transport.settings import ConnectionSettings
 
+#: Settings that name a file with a secret.
+_SECRETS = ("key_file", "password_file", "uplink_password_file")
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
+_ALL_OF_OWNER = stat.S_IRWXU
 #: A URL with a password, as in ``mqtt://device:secret@host``.
 _PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
@@ -28,12 +32,7 @@ def examine_state_dir(subject: Subject) -> list[Finding]:
     except OSError as error:
         seen = f"{state_dir} cannot be written to: {error.strerror}"
         return [failed(check, seen, _owner_advice(state_dir))]
-    owner = state_dir.stat().st_uid
-    if owner != os.geteuid():
-        seen = f"{state_dir} is owned by user {owner}, and this is user {os.geteuid()}"
-        advice = "run the doctor as the program's user to see what it may do"
-        return [warning(check, seen, advice)]
-    return [ok(check, f"{state_dir} can be written to")]
+    return [_judge_owner(state_dir)]
 
 
 def examine_config(config: Path | None) -> list[Finding]:
@@ -52,20 +51,23 @@ def examine_config(config: Path | None) -> list[Finding]:
     return [ok("config.mode", f"{config}, mode {stat.S_IMODE(mode):04o}")]
 
 
-def examine_key(key_file: Path | None) -> list[Finding]:
-    """Look whether the program, and nobody else, may read its private key."""
-    if key_file is None:
-        return []
+def examine_secrets(settings: ConnectionSettings) -> list[Finding]:
+    """Look whether the program, and nobody else, may read its key and its passwords."""
+    paths = {name: getattr(settings, name, None) for name in _SECRETS}
+    return [_examine_secret(name, path) for name, path in paths.items() if path is not None]
+
+
+def _examine_secret(name: str, path: Path) -> Finding:
     try:
-        with key_file.open("rb"):
-            mode = key_file.stat().st_mode
+        with path.open("rb"):
+            mode = path.stat().st_mode
     except OSError as error:
-        advice = "name the right key_file, and let the program's user read it"
-        return [failed("key_file", f"{key_file}: {error.strerror}", advice)]
+        advice = f"name the right {name}, and let the program's user read it"
+        return failed(name, f"{path}: {error.strerror}", advice)
     if mode & _OTHERS:
-        seen = f"anybody may read {key_file}, mode {stat.S_IMODE(mode):04o}"
-        return [warning("key_file", seen, f"chmod 0600 {key_file}")]
-    return [ok("key_file", f"{key_file}, mode {stat.S_IMODE(mode):04o}")]
+        seen = f"anybody may read {path}, mode {stat.S_IMODE(mode):04o}"
+        return warning(name, seen, f"chmod 0600 {path}")
+    return ok(name, f"{path}, mode {stat.S_IMODE(mode):04o}")
 
 
 def _judge_missing(state_dir: Path) -> Finding:
@@ -77,6 +79,16 @@ def _judge_missing(state_dir: Path) -> Finding:
         return ok("state_dir", f"{seen} yet; the program makes it")
     advice = f"make it and give it to the program's user: {parent} cannot be written to"
     return failed("state_dir", seen, advice)
+
+
+def _judge_owner(state_dir: Path) -> Finding:
+    """Judge a directory that this user can write to; root can whatever its mode is."""
+    found, user = state_dir.stat(), os.geteuid()
+    if found.st_uid == user or (user == 0 and found.st_mode & _ALL_OF_OWNER == _ALL_OF_OWNER):
+        return ok("state_dir", f"{state_dir} can be written to by its owner, user {found.st_uid}")
+    seen = f"{state_dir} is owned by user {found.st_uid}, and this is user {user}"
+    advice = "run the doctor as the program's user to see what it may do"
+    return warning("state_dir", seen, advice)
 
 
 def _owner_advice(state_dir: Path) -> str:

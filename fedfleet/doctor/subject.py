@@ -1,7 +1,7 @@
 """Whom the doctor examines: a program with its settings, and what it needs to work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,8 @@ from schemas.topics import central_filters, device_filters, downlink_filters, up
 from transport.settings import ConnectionSettings
 
 Program = Literal["device", "gateway", "central"]
+#: Of the setting ``id``: drawn at the first start and kept in the state directory.
+_DRAWN = "auto"
 PROGRAMS: tuple[Program, ...] = ("device", "gateway", "central")
 SETTINGS: Mapping[str, type[ConnectionSettings]] = {
     "device": DeviceSettings,
@@ -49,12 +51,14 @@ class Link:
         url: The broker.
         filters: What the program subscribes to.
         paths: Where its rights are proved.
+        password: From a file of its own; None leaves it to the URL.
     """
 
     name: str
     url: str
     filters: tuple[str, ...]
     paths: ProbePaths
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ def subject_of(program: Program, settings: ConnectionSettings) -> Subject:
 
     Raises:
         WireError: An id among the settings is reserved.
+        SettingsError: A password's file cannot be read.
     """
     return _MAKERS[program](settings)
 
@@ -102,12 +107,10 @@ def subject_of(program: Program, settings: ConnectionSettings) -> Subject:
 def _device(settings: ConnectionSettings) -> Subject:
     assert isinstance(settings, DeviceSettings)  # noqa: S101 - SETTINGS has it so
     quotas = settings.outbox_quota_bytes + settings.graph_cache_bytes
-    link = Link(
-        "broker",
-        settings.broker,
-        device_filters(settings.region, settings.id),
-        probes.of_device(settings.region, settings.id),
-    )
+    region, own_id = settings.region, _id_of(settings)
+    paths = probes.of_device(region, own_id)
+    filters = device_filters(region, own_id)
+    link = Link("broker", settings.broker, filters, paths, _password(settings))
     wheels = _device_wheels(settings)
     needs_torch = any(wheel.name == "torch" for wheel in wheels)
     return Subject(
@@ -145,9 +148,14 @@ def _gateway(settings: ConnectionSettings) -> Subject:
                 settings.uplink_url,
                 uplink_filters(region),
                 probes.of_uplink(region),
+                _password(settings, "uplink_password"),
             ),
             Link(
-                "downlink", settings.broker, downlink_filters(region), probes.of_downlink(region)
+                "downlink",
+                settings.broker,
+                downlink_filters(region),
+                probes.of_downlink(region),
+                _password(settings),
             ),
         ),
     )
@@ -156,6 +164,8 @@ def _gateway(settings: ConnectionSettings) -> Subject:
 def _central(settings: ConnectionSettings) -> Subject:
     assert isinstance(settings, CentralSettings)  # noqa: S101 - SETTINGS has it so
     names = ("numpy", "safetensors", "onnx", "onnxscript", "onnxruntime", "torch")
+    paths, password = probes.of_central(), _password(settings)
+    link = Link("broker", settings.broker, central_filters(), paths, password)
     fast = (Wheel("numba", "fast"),) if settings.compiled_sums else ()
     return Subject(
         program="central",
@@ -168,8 +178,24 @@ def _central(settings: ConnectionSettings) -> Subject:
         providers=(),
         memory_bytes=700 * MIB,
         disk_bytes=2048 * MIB,
-        links=(Link("broker", settings.broker, central_filters(), probes.of_central()),),
+        links=(link,),
     )
+
+
+def _id_of(settings: DeviceSettings) -> str:
+    """Return the device's id; one that it draws at its first start is stood in for until then."""
+    if settings.id != _DRAWN:
+        return settings.id
+    try:
+        kept = (settings.state_dir / "device-id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return "not-yet-drawn"
+    return kept
+
+
+def _password(settings: ConnectionSettings, name: str = "password") -> str | None:
+    found = getattr(settings, name, None)
+    return None if found is None else str(found)
 
 
 def _metrics(settings: ConnectionSettings, extra: str) -> tuple[Wheel, ...]:

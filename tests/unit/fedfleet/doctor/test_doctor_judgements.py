@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from fedfleet.doctor import database_checks, file_checks, profile_checks, settin
 from fedfleet.doctor.certificate_checks import examine_certificates, judge_validity
 from fedfleet.doctor.finding import failed, ok, warning, worst
 from fedfleet.doctor.machine_checks import Disk, judge_disk, judge_memory
+from fedfleet.doctor.profile_checks import Recognized
 from fedfleet.doctor.python_checks import (
     Outcome,
     examine_wheel,
@@ -161,12 +163,18 @@ def test_a_password_that_anybody_may_read_is_a_warning(tmp_path):
 
 
 def test_a_key_that_anybody_may_read_is_a_warning_and_a_missing_one_a_failure(tmp_path):
-    key_file = tmp_path / "key.pem"
-    assert statuses(file_checks.examine_key(key_file)) == {"key_file": "failed"}
-    key_file.touch(mode=0o600)
-    assert statuses(file_checks.examine_key(key_file)) == {"key_file": "ok"}
-    key_file.chmod(0o644)
-    assert statuses(file_checks.examine_key(key_file)) == {"key_file": "warning"}
+    settings = of_device(key_file=tmp_path / "key.pem")
+    assert statuses(file_checks.examine_secrets(settings)) == {"key_file": "failed"}
+    settings.key_file.touch(mode=0o600)
+    assert statuses(file_checks.examine_secrets(settings)) == {"key_file": "ok"}
+    settings.key_file.chmod(0o644)
+    assert statuses(file_checks.examine_secrets(settings)) == {"key_file": "warning"}
+    assert file_checks.examine_secrets(of_device()) == []
+
+
+def test_a_password_of_a_file_is_not_told(tmp_path):
+    (link,) = subject_of("device", of_device()).links
+    assert "sesame" not in repr(replace(link, password="sesame"))
 
 
 def test_a_mistyped_variable_of_the_environment_is_named():
@@ -205,16 +213,22 @@ def test_a_database_at_rest_is_read_without_a_file_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "detected", "status"),
+    ("chosen", "certain", "status"),
     [
-        ("generic", None, "ok"),
-        ("generic", "raspberry-pi-4", "warning"),
-        ("raspberry-pi-4", "raspberry-pi-4", "ok"),
-        ("jetson-nano", "raspberry-pi-4", "warning"),
+        ("auto", True, "ok"),
+        ("raspberry-pi-4", True, "ok"),
+        ("generic", True, "warning"),
+        ("jetson-nano", True, "warning"),
+        ("generic", False, "ok"),
+        ("jetson-nano", False, "ok"),
     ],
 )
-def test_a_profile_is_compared_with_the_machine(chosen, detected, status):
-    assert profile_checks.judge_profile(chosen, detected).status == status
+def test_a_profile_is_compared_with_the_machine(chosen, certain, status):
+    found = profile_checks.judge_profile(
+        chosen, Recognized("raspberry-pi-4", certain, "its model")
+    )
+    assert found.status == status
+    assert ("raspberry-pi-4" in found.advice) is (status == "warning")
 
 
 def test_a_fedfleet_without_profiles_says_so(monkeypatch):
@@ -227,10 +241,12 @@ def test_a_fedfleet_without_profiles_says_so(monkeypatch):
     assert (found.status, "not available" in found.seen) == ("warning", True)
 
 
-def test_the_profile_of_this_machine_is_asked_for(monkeypatch):
-    names = SimpleNamespace(
-        load=lambda _: None, detect=lambda: SimpleNamespace(name="jetson-nano")
-    )
-    monkeypatch.setattr(profile_checks, "import_module", lambda _: names)
-    (found,) = profile_checks.examine_profile(of_device(profile="raspberry-pi-4"))
-    assert (found.status, "jetson-nano" in found.advice) == ("warning", True)
+def test_a_profile_that_is_not_known_is_a_failure(monkeypatch):
+    def unknown(_chosen):
+        message = "profile: 'jetson' is not known"
+        raise ValueError(message)
+
+    modules = SimpleNamespace(choose_profile=unknown)
+    monkeypatch.setattr(profile_checks, "import_module", lambda _: modules)
+    (found,) = profile_checks.examine_profile(of_device(profile="jetson"))
+    assert (found.status, "profiles list" in found.advice) == ("failed", True)
