@@ -4,9 +4,10 @@ It has an identifier of its own, no Will, and publishes nothing that is retained
 its caller's thread; every wait is bounded.
 """
 
+import selectors
+import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
@@ -19,60 +20,16 @@ from transport import paho_client
 from transport.broker_url import BrokerAddress
 from transport.dialect import Version
 from transport.paho_client import Identity
+from transport.probe_answers import Answer, Echo, Heard
 from transport.traffic import TrafficMeter
 
 #: How long a broker keeps the session with which it is asked whether it keeps any.
 _KEPT_S = 60
 _KEEPALIVE_S = 60
-_TURN_S = 0.02
+_TURN_S = 0.05
+_LEAVE_S = 0.5
 #: What is kept of messages that are not the probe's own.
 _MAX_HEARD, _MAX_HEARD_BYTES = 200, 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a broker said to CONNECT.
-
-    Attributes:
-        problem: Why there is no connection, or None.
-        is_version_refused: Whether the other version of MQTT is worth a try.
-        session_present: Whether the broker still had the session.
-        packet_bytes: Its Maximum Packet Size, where it told one (MQTT 5).
-    """
-
-    problem: str | None = None
-    is_version_refused: bool = False
-    session_present: bool = False
-    packet_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Echo:
-    """What became of one message that the probe published.
-
-    Attributes:
-        came_back: Whether the broker delivered it to the probe.
-        acknowledged: Whether a PUBACK without an error came, which proves nothing.
-        refusal: The reason code of the refusal, or why the connection ended, or None.
-    """
-
-    came_back: bool = False
-    acknowledged: bool = False
-    refusal: str | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there was no time to know."""
-        return not self.came_back and not self.acknowledged and self.refusal is None
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A message of somebody else."""
-
-    topic_name: str
-    payload: bytes
-    retained: bool
 
 
 class BrokerProbe:
@@ -180,7 +137,10 @@ class BrokerProbe:
     def close(self) -> None:
         """Disconnect."""
         paho_client.leave(self._client)
-        self._turn(lambda: self._client.socket() is None, 0.5)
+        self._turn(lambda: self._client.socket() is None, _LEAVE_S)
+        opened: Any = self._client.socket()
+        if opened is not None:
+            opened.close()
 
     def _connect(self) -> None:
         host, port = self._address.host, self._address.port
@@ -196,8 +156,26 @@ class BrokerProbe:
         """Drive the client until something is done, the connection has ended, or time is up."""
         deadline = time.monotonic() + within_s
         while not is_done() and self._closed is None and time.monotonic() < deadline:
-            if self._client.loop(_TURN_S) != 0 and self._closed is None:
+            opened: Any = self._client.socket()
+            if opened is None:
                 self._closed = "the broker closed the connection"
+            else:
+                self._step(opened)
+
+    def _step(self, opened: Any) -> None:  # noqa: ANN401 - a socket, of TLS or not
+        """Move what can be moved; paho's own ``loop`` would open two sockets more."""
+        events = selectors.EVENT_READ
+        if self._client.want_write():
+            events |= selectors.EVENT_WRITE
+        is_pending = isinstance(opened, ssl.SSLSocket) and opened.pending() > 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(opened, events)
+            ready = sum(mask for _, mask in selector.select(0 if is_pending else _TURN_S))
+        if is_pending or ready & selectors.EVENT_READ:
+            self._client.loop_read()
+        if ready & selectors.EVENT_WRITE:
+            self._client.loop_write()
+        self._client.loop_misc()
 
     def _is_settled(self, topic_name: str, mid: int, begun_s: float) -> bool:
         if topic_name in self._returned:

@@ -3,10 +3,10 @@
 A refusal is believed; an acknowledgement is not, only a message that came back.
 """
 
-from fedfleet.doctor.broker_visit import NEEDED_BYTES, SIZES, Visit
 from fedfleet.doctor.finding import Finding, failed, ok, warning
+from fedfleet.doctor.visit_facts import NEEDED_BYTES, SIZES, Visit
 from fedfleet.tables import size
-from transport.broker_probe import Echo
+from transport.probe_answers import Echo
 
 
 def judge_access(found: Visit) -> list[Finding]:

@@ -1,8 +1,8 @@
 """What a visit to a broker means: can the program reach it and log in? Pure."""
 
-from fedfleet.doctor.broker_visit import Visit
 from fedfleet.doctor.certificate_checks import judge_validity
 from fedfleet.doctor.finding import Finding, failed, ok, warning
+from fedfleet.doctor.visit_facts import Visit
 
 _LOGIN_REFUSALS = ("user name", "password", "Not authorized", "Banned", "authentication")
 

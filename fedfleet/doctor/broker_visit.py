@@ -7,21 +7,19 @@ drops. A right is proved by a message that the broker delivers back.
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fedfleet.doctor.clock_checks import CENTRAL_TOPIC, UPTIME_TOPIC
 from fedfleet.doctor.subject import Link
-from schemas.limits import KIB, MAX_HEADER_BYTES, MAX_INLINE_BYTES, MAX_PAYLOAD_BYTES
-from transport.broker_probe import Answer, BrokerProbe, Echo, Heard
+from fedfleet.doctor.visit_facts import SIZES, Visit
+from transport.broker_probe import BrokerProbe
 from transport.broker_url import BrokerAddress, parse_broker_url
 from transport.dialect import Protocol, Version
-from transport.reaching import Handshake, Step, knock, resolve, shake_hands
+from transport.probe_answers import Echo
+from transport.reaching import knock, resolve, shake_hands
 
-#: Payloads that are tried, the smallest first; the last two are what the programs need and use.
-NEEDED_BYTES = MAX_INLINE_BYTES + MAX_HEADER_BYTES
-SIZES = (2 * KIB, 16 * KIB, 128 * KIB, NEEDED_BYTES, MAX_PAYLOAD_BYTES)
 #: Topic and fixed header of a probe, at most.
 _OVERHEAD_BYTES = 512
 #: Retained messages follow a subscription at once.
@@ -51,41 +49,6 @@ class Patience:
     def is_over(self) -> bool:
         """Whether the visit must end."""
         return time.monotonic() >= self.ends_s
-
-
-@dataclass(slots=True)
-class Visit:
-    """What was met, as far as the way led.
-
-    Attributes:
-        link: Whose session it stands for.
-        address: The broker.
-        name: Whether its name has an address.
-        port: Whether its port is open.
-        tls: What became of the handshake; None where there is none.
-        version: The version of MQTT that was spoken.
-        login: What it said to CONNECT.
-        refused: Filters that it did not grant, and why.
-        publishes: What became of a message where the program publishes.
-        listens: What became of one where the program listens.
-        sizes: What became of larger and larger ones.
-        is_kept: Whether the broker kept a session; None: not tried.
-        heard: What others said.
-    """
-
-    link: Link
-    address: BrokerAddress
-    name: Step
-    port: Step | None = None
-    tls: Handshake | None = None
-    version: Version = "5"
-    login: Answer | None = None
-    refused: dict[str, str] = field(default_factory=dict)
-    publishes: Echo | None = None
-    listens: Echo | None = None
-    sizes: dict[int, Echo] = field(default_factory=dict)
-    is_kept: bool | None = None
-    heard: list[Heard] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from fedfleet.doctor.finding import Finding, failed, ok, warning
 from schemas.envelope import decode_frame
 from schemas.errors import WireError
 from schemas.topics import GATEWAY_LEVEL, Kind, Topic
-from transport.broker_probe import Heard
+from transport.probe_answers import Heard
 
 _CHECK = "clock"
 #: Messages travel, and clocks of a healthy fleet differ a little.

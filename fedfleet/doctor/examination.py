@@ -22,11 +22,12 @@ from fedfleet.doctor import (
 )
 from fedfleet.doctor.access_checks import judge_access
 from fedfleet.doctor.broker_checks import judge_way
-from fedfleet.doctor.broker_visit import Credentials, Patience, Visit, visit
-from fedfleet.doctor.finding import Finding, failed
+from fedfleet.doctor.broker_visit import Credentials, Patience, visit
+from fedfleet.doctor.finding import Finding, failed, warning
 from fedfleet.doctor.subject import Link, Program, Subject, subject_of
+from fedfleet.doctor.visit_facts import Visit
 from schemas.errors import WireError
-from transport.broker_probe import Heard
+from transport.probe_answers import Heard
 from transport.reaching import bounded
 from transport.settings import SettingsError
 
@@ -133,7 +134,7 @@ def _within(name: str, check: Check, seconds: float, ends_s: float) -> list[Find
         return [failed(name, f"the check broke: {error!r}", "report it: this is an error here")]
     if found is None:
         advice = "the machine or its disk is overloaded, or a network file system hangs"
-        return [failed(name, f"not done within {max(0.0, seconds):.0f} s", advice)]
+        return [warning(name, f"not done within {max(0.0, seconds):.0f} s", advice)]
     return found
 
 

@@ -2,12 +2,12 @@
 
 from fedfleet.doctor.access_checks import judge_access
 from fedfleet.doctor.broker_checks import judge_way
-from fedfleet.doctor.broker_visit import NEEDED_BYTES, SIZES, Visit
 from fedfleet.doctor.subject import Link
+from fedfleet.doctor.visit_facts import NEEDED_BYTES, SIZES, Visit
 from schemas import probes
 from schemas.topics import device_filters
-from transport.broker_probe import Answer, Echo
 from transport.broker_url import parse_broker_url
+from transport.probe_answers import Answer, Echo
 from transport.reaching import Handshake, Step
 
 LINK = Link(

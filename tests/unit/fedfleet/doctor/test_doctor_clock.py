@@ -9,8 +9,8 @@ from central.service.announcements import state_message
 from fedfleet.doctor import clock_checks
 from fedfleet.doctor.clock_checks import CENTRAL_TOPIC, UPTIME_TOPIC, Sighting, judge_clock
 from schemas.messages import Heartbeat
-from transport.broker_probe import Heard
 from transport.frames import FrameWriter
+from transport.probe_answers import Heard
 
 NOW_S = 1_700_000_000.0
 DAY_S = 86_400.0
