@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("fedfleet.commands.demo:demo", "Train with a whole fleet on this machine."),
     "device": Entry("device_agent.cli:device", "Run one device agent."),
     "devices": Entry("fedfleet.commands.devices:devices", "List gateways and devices."),
+    "doctor": Entry("fedfleet.commands.doctor:doctor", "Find what is wrong on this machine."),
     "export": Entry("fedfleet.commands.export:export", "Write a trained model to a file."),
     "failpoints": Entry(
         "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."

@@ -167,18 +167,25 @@ def broker_limits(properties: Properties | None) -> tuple[int | None, int | None
     return receive_maximum, packet_bytes
 
 
-def _set_login(client: Client, address: BrokerAddress) -> None:
-    if address.username is not None:
-        client.username_pw_set(address.username, address.password)
-    if not address.is_tls:
-        return
-    context = ssl.create_default_context(
-        cafile=None if address.ca_file is None else str(address.ca_file)
-    )
+def tls_context(address: BrokerAddress) -> ssl.SSLContext:
+    """Return what a broker's certificate is checked with, and this program's own.
+
+    Raises:
+        OSError: A TLS file cannot be read.
+    """
+    cafile = None if address.ca_file is None else str(address.ca_file)
+    context = ssl.create_default_context(cafile=cafile)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if address.cert_file is not None:
         context.load_cert_chain(address.cert_file, address.key_file)
-    client.tls_set_context(context)
+    return context
+
+
+def _set_login(client: Client, address: BrokerAddress) -> None:
+    if address.username is not None:
+        client.username_pw_set(address.username, address.password)
+    if address.is_tls:
+        client.tls_set_context(tls_context(address))
 
 
 def _set_will(client: Client, will: Outgoing, *, is_v5: bool) -> None:

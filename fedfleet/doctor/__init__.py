@@ -1,0 +1,1 @@
+"""What ``fedfleet doctor`` examines: one module a group of checks, probing apart from judging."""
