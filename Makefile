@@ -12,7 +12,7 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients
+.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients prometheus-test
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml
 demo: setup  ## Train with a whole fleet on this machine and show the result
 	@$(BIN)/fedfleet demo $(DEMO)
 
-test: setup mosquitto  ## Run all tests; the rules must be covered to 95 %
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95
+test: setup mosquitto  ## Run all tests; the unit tests must cover the rules to 95 %
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/unit
 
 test-long: setup mosquitto  ## Run the tests that take a minute or more each
 	$(BIN)/python -m pytest -m long tests
@@ -88,6 +89,9 @@ soak: setup mosquitto  ## Play 1,000 rounds and watch memory; SOAK="--rounds 200
 chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqtt, and check it
 	@$(BIN)/fedfleet chaos --broker mosquitto --devices 8 --kills 200 --updates 300 $(CHAOS)
 	@$(BIN)/fedfleet chaos --broker embedded --devices 8 --kills 50 --updates 75 $(CHAOS)
+
+prometheus-test: setup mosquitto  ## Let a real Prometheus scrape a fleet that trains; ask all of the dashboard
+	@$(BIN)/python -m deploy.tests.prometheus_scrape
 
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance

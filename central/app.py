@@ -6,7 +6,9 @@ import secrets
 import shutil
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +24,14 @@ from central.adapters.worker import Workers
 from central.modeling.modeler import GraphModeler
 from central.service.announcements import state_message
 from central.service.desk import Desk
+from central.service.metering import Meter, NoMeter
 from central.service.orchestrator import Orchestrator
-from central.service.ports import ExportModel
+from central.service.ports import ExportModel, Job, JobEvent
 from central.service.records import TaskRecord
+from central.service.standing import Standing, take_standing
 from central.settings import CentralSettings
 from schemas.topics import central_filters
+from transport.broker_url import parse_broker_url
 from transport.database import (
     DatabaseCorruptError,
     DatabaseUnusableError,
@@ -39,7 +44,9 @@ from transport.database import (
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
+from transport.measuring import Measuring, MetricsError, Unmeasured, library_missing
 from transport.objects import ObjectDamagedError, ObjectStore, check_object
 from transport.parking import Parking
 from transport.puller import Puller
@@ -53,9 +60,11 @@ StartError = (
     DatabaseUnusableError,
     DatabaseVersionError,
     FencedError,
+    MetricsError,
     SessionDeadError,
     StateLockedError,
 )
+Work = Callable[[Job], JobEvent | None]
 
 MODELS = "models"
 OBJECTS = "objects"
@@ -82,6 +91,7 @@ def run(settings: CentralSettings) -> int:
         DatabaseCorruptError: The database is damaged.
         DatabaseUnusableError: The database cannot be used, for want of space say.
         SessionDeadError: The MQTT session ended by itself.
+        MetricsError: ``metrics_port`` cannot be served.
     """
     arm_program("central", os.environ)
     with StateLock(settings.state_dir):
@@ -89,11 +99,13 @@ def run(settings: CentralSettings) -> int:
 
 
 def _serve(settings: CentralSettings) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     strategies = load_strategies(settings.strategies)
     cache = _cache_of(settings)
     modeler = GraphModeler(settings.models, settings.eval_data, cache, settings.prepare_timeout_s)
     database = settings.state_dir / DATABASE
     clock = steady_clock()
+    measured, meter, timed = _metrics(settings, clock)
     rng = np.random.default_rng(secrets.randbits(64))
     with (
         explained(database),
@@ -108,7 +120,7 @@ def _serve(settings: CentralSettings) -> int:
         reader, models = reader_of(database), settings.state_dir / MODELS
         kernels = load_kernels if settings.compiled_sums else None
         jobs = Jobs(reader, objects, modeler, exporter, strategies, models, kernels)
-        worker = Workers(events, jobs.work)
+        worker = Workers(events, timed(jobs.work))
         desk = Desk(
             store=SqliteStore(connection),
             objects=objects,
@@ -120,6 +132,7 @@ def _serve(settings: CentralSettings) -> int:
             boot=boot,
             read_layout=lambda path: read_model(path)[0],
             parked=Parking(connection).summary,
+            meter=meter,
         )
         handler = Orchestrator(
             desk,
@@ -128,10 +141,22 @@ def _serve(settings: CentralSettings) -> int:
             was_clean=fence.was_clean,
         )
         session = _session(settings, events, boot, clock())
-        loop = ServiceLoop(connection, events, {"main": session}, handler, clock, fence=fence)
+        observed = measured.observe(handler, partial(take_standing, desk))
+        sessions = {"main": session}
+        loop = ServiceLoop(
+            connection,
+            events,
+            sessions,
+            observed,
+            clock,
+            fence=fence,
+            committed=measured.committed,
+            liveness=liveness,
+        )
+        measured.serve(loop, sessions)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: loop.stop())
-        _log.info("central_started", boot=boot, broker=settings.broker)
+        _log.info("central_started", boot=boot, broker=parse_broker_url(settings.broker).shown)
         worker.start()
         for record in _unwritten(SqliteStore(connection), settings.state_dir):
             worker.submit(ExportModel(record))
@@ -143,11 +168,30 @@ def _serve(settings: CentralSettings) -> int:
             raise
         finally:
             session.stop(state_message("offline", boot, clock()))
+            measured.close()
             worker.end()
             exporter.close()
             worker.join()
     _log.info("central_stopped", boot=boot)
     return 0
+
+
+def _metrics(
+    settings: CentralSettings, clock: Callable[[], float]
+) -> tuple[Measuring[Standing], Meter, Callable[[Work], Work]]:
+    """Return what tells how central is, what counts for it, and what times the heavy work.
+
+    Raises:
+        MetricsError: Prometheus's library is not installed, or the port is in use.
+    """
+    if settings.metrics_port is None:
+        return Unmeasured(), NoMeter(), lambda work: work
+    try:
+        from central.adapters.metrics import CentralMetrics  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        raise library_missing(error) from error
+    metrics = CentralMetrics(settings, settings.state_dir / DATABASE, clock)
+    return metrics, metrics, metrics.timed
 
 
 def export(
@@ -232,6 +276,7 @@ def _session(
         will=state_message("offline", boot, now_s),
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

@@ -19,6 +19,13 @@ from transport.settings import SettingsError
 @click.option("--prepare-timeout-s", type=float, help="How long building a model may take; 900.")
 @click.option("--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]))
 @click.option("--keepalive-s", type=int, help="MQTT keep alive.")
+@click.option("--metrics-port", type=int, help="Tell Prometheus at this port, /metrics; off.")
+@click.option("--metrics-host", help="Address for --metrics-port; 127.0.0.1.")
+@click.option(
+    "--metrics-device-labels/--no-metrics-device-labels",
+    default=None,
+    help="Also one series a device; off.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -32,6 +39,9 @@ def central(  # noqa: PLR0913, PLR0917 - one argument an option
     prepare_timeout_s: float | None,
     mqtt_protocol: str | None,
     keepalive_s: int | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    metrics_device_labels: bool | None,  # noqa: FBT001 - click's
     config: Path | None,
 ) -> None:
     """Run central: it takes tasks, selects clients, aggregates and keeps the models."""
@@ -45,6 +55,9 @@ def central(  # noqa: PLR0913, PLR0917 - one argument an option
             prepare_timeout_s=prepare_timeout_s,
             mqtt_protocol=mqtt_protocol,
             keepalive_s=keepalive_s,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+            metrics_device_labels=metrics_device_labels,
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from error

@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 
 from schemas.tasks import Name
-from transport.settings import ConnectionSettings
+from transport.metrics_settings import MetricsSettings
 
 
-class CentralSettings(ConnectionSettings):
+class CentralSettings(MetricsSettings):
     """``models`` and ``strategies`` are the only code and files that a task may name."""
 
     min_clients: int = Field(

@@ -9,21 +9,29 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 import structlog
 
-from device_agent.adapters.data_sources import load_data
+import firmware_profiles
+from device_agent.adapters.ballast import Ballast
+from device_agent.adapters.data_sources import Sample, load_data
+from device_agent.adapters.identity import own_id
 from device_agent.adapters.job_run import JobRun
+from device_agent.adapters.link_state import LinkState
 from device_agent.adapters.machine import LocalMachine
 from device_agent.adapters.memory_store import SqliteMemoryStore
 from device_agent.adapters.optimizer_states import OptimizerStates
+from device_agent.adapters.pauses import Pauses
 from device_agent.adapters.policy_file import PolicyError, load_policy
+from device_agent.adapters.profile_choice import choose_profile
 from device_agent.adapters.store import DATABASE, SqliteBoots, SqliteJobStore, open_store
 from device_agent.adapters.upload_times import SqliteUploadTimes
 from device_agent.adapters.worker import TrainingWorker
+from device_agent.core.limits import threads, with_profile
 from device_agent.core.policy import LocalPolicy
 from device_agent.service.agent import LOST, Agent, Parts
 from device_agent.service.births import Births, Profile
@@ -44,6 +52,7 @@ from device_agent.training import backends
 from device_agent.training.onnx_runtime import Providers, find_providers, no_providers
 from learning.data.dataset import DataError, Dataset
 from learning.models.architectures import names as model_names
+from schemas.profiles import FirmwareProfile
 from schemas.topics import Address, device_filters
 from transport.database import (
     DatabaseCorruptError,
@@ -57,6 +66,7 @@ from transport.events import Outgoing
 from transport.failpoint_catalogue import arm_program
 from transport.fence import Fence, FencedError
 from transport.frames import FrameWriter
+from transport.liveness import Liveness
 from transport.loop import ServiceLoop, SessionDeadError, steady_clock
 from transport.objects import ObjectStore
 from transport.outbox import Outbox
@@ -67,6 +77,7 @@ from transport.sender import Sender
 from transport.session import PahoSession
 from transport.state_lock import StateLock, StateLockedError
 from transport.traffic import Traffic
+from updates.choice import ASSUMED_BYTES_S
 
 #: What keeps a device from running, told to a person in one line.
 StartError = (
@@ -81,6 +92,8 @@ StartError = (
 )
 
 _SESSION = "main"
+#: Of an id that the device draws: 48 bits, so that a million devices hardly ever meet.
+_DRAWN_BYTES = 6
 #: Folder of optimizers' states in the state directory.
 STATES = "optimizer"
 
@@ -94,11 +107,13 @@ class Device:
     Attributes:
         settings: As given.
         data: Its examples by the name of their source.
-        policy: What its owner allows.
+        policy: What its owner and its profile allow.
         connection: Its database.
         objects: Its large objects.
         machine: Its hardware.
         worker: Its training thread.
+        profile: Its firmware profile.
+        why_not_now: Tells why no update may be sent on the link as it is; None: it may.
     """
 
     settings: DeviceSettings
@@ -108,6 +123,10 @@ class Device:
     objects: ObjectStore
     machine: Machine
     worker: Worker
+    profile: FirmwareProfile = field(
+        default_factory=partial(firmware_profiles.load, firmware_profiles.GENERIC)
+    )
+    why_not_now: Callable[[], str | None] = lambda: None
 
 
 def run(settings: DeviceSettings) -> int:
@@ -117,6 +136,8 @@ def run(settings: DeviceSettings) -> int:
         FailpointError: The environment arms a failpoint that is not there.
         DataError: A data source cannot be loaded, or there is none.
         PolicyError: The policy file cannot be read or does not fit.
+        IdentityError: The file with the id that it drew holds none.
+        ProfileError: There is no such profile, or its file does not fit.
         StateLockedError: Another process runs on this state directory.
         FencedError: Another process has taken the database over.
         DatabaseCorruptError: The database is damaged.
@@ -124,18 +145,43 @@ def run(settings: DeviceSettings) -> int:
         SessionDeadError: The MQTT session ended by itself.
     """
     arm_program("device", os.environ)
-    policy = load_policy(settings.policy)
-    data = load_data(settings.data, settings.shard, settings.alpha, settings.split_seed)
+    chosen = choose_profile(settings.profile)
+    _LOG.info("profile_chosen", profile=chosen.profile.family, reason=chosen.reason)
+    policy = with_profile(load_policy(settings.policy), chosen.profile)
     with StateLock(settings.state_dir), explained(settings.state_dir / DATABASE):
-        return _run(settings, policy, data)
+        device = own_id(settings.id, settings.state_dir, lambda: secrets.token_hex(_DRAWN_BYTES))
+        sample = Sample(device, settings.sample) if settings.sample else None
+        data = load_data(
+            settings.data, settings.shard, settings.alpha, settings.split_seed, sample
+        )
+        settings = settings.model_copy(update={"id": device})
+        ballast = Ballast(settings.mem_ballast_mb)
+        try:
+            return _run(settings, chosen.profile, policy, data)
+        finally:
+            ballast.close()
 
 
-def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]) -> int:
+def _run(
+    settings: DeviceSettings,
+    profile: FirmwareProfile,
+    policy: LocalPolicy,
+    data: dict[str, Dataset],
+) -> int:
+    liveness = Liveness.of_process(settings.state_dir)
     objects = ObjectStore(settings.state_dir)
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
-    available = backends.installed(settings.backend)
-    providers = _providers(settings, available)
-    trainers = backends.Trainers(available, settings.models, settings.threads, providers)
+    available = _backends(settings, profile)
+    providers = _providers(settings, profile, available)
+    machine = LocalMachine(available, providers, limits=policy.limits)
+    pauses = Pauses(policy.limits, machine.vitals)
+    ceiling = policy.limits.temperature_ceiling_celsius
+    if ceiling is not None and machine.vitals().temperature_c is None:
+        _LOG.info("temperature_unknown", reason="no sensor: the ceiling cannot be kept")
+    asked = settings.threads if "threads" in settings.model_fields_set else None
+    trainers = backends.Trainers(
+        available, settings.models, threads(asked, profile, policy.limits), providers
+    )
     parts = settings.state_dir / "parts"
     states = OptimizerStates(settings.state_dir / STATES, settings.optimizer_state_bytes)
     job_run = JobRun(
@@ -145,29 +191,52 @@ def _run(settings: DeviceSettings, policy: LocalPolicy, data: dict[str, Dataset]
         trainers.of,
         parts,
         states,
+        pauses.working_s,
         max_update_bytes=policy.max_update_bytes,
+        chunk_bytes=profile.chunk_bytes,
+        assumed_bytes_s=profile.link.rate_bytes_s or ASSUMED_BYTES_S,
     )
-    worker = TrainingWorker(job_run, events)
-    machine = LocalMachine(available, providers)
+    worker = TrainingWorker(job_run, events, pauses=pauses)
+    link = LinkState(settings.metered, is_allowed=policy.metered_uploads)
     with closing(open_store(settings.state_dir / DATABASE)) as connection:
-        device = Device(settings, data, policy, connection, objects, machine, worker)
+        device = Device(
+            settings,
+            data,
+            policy,
+            connection,
+            objects,
+            machine,
+            worker,
+            profile,
+            link.why_not_now,
+        )
         try:
-            _serve(device, events)
+            _serve(device, events, liveness)
         finally:
             worker.close()
     return 0
 
 
-def _providers(settings: DeviceSettings, available: tuple[str, ...]) -> Providers:
-    asked = settings.providers
+def _backends(settings: DeviceSettings, profile: FirmwareProfile) -> tuple[str, ...]:
+    """Return the backends that are installed, best first: the owner's word, else the profile's."""
+    installed = backends.installed(settings.backend)
+    if "backend" in settings.model_fields_set:
+        return installed
+    return tuple(one for one in profile.backends if one in installed)
+
+
+def _providers(
+    settings: DeviceSettings, profile: FirmwareProfile, available: tuple[str, ...]
+) -> Providers:
+    given = settings.model_fields_set
+    asked = settings.providers if "providers" in given else profile.providers
+    precision = settings.precision if "precision" in given else profile.precision
     if backends.ONNX in available:
-        found = find_providers(asked, settings.precision)
+        found = find_providers(asked, precision)
     else:
-        found = no_providers(available, settings.precision)
+        found = no_providers(available, precision)
     if found.fallback is not None:
-        _LOG.warning(
-            "provider_fallback", asked=asked, precision=settings.precision, reason=found.fallback
-        )
+        _LOG.warning("provider_fallback", asked=asked, precision=precision, reason=found.fallback)
     return found
 
 
@@ -204,7 +273,7 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     sender = Sender(outbox, _SESSION, lambda _: address, Backoff(), rng)
     traffic = WorkTraffic(read_traffic)
     times = SqliteUploadTimes(device.connection)
-    uploads = Uploads(wire, device.objects, outbox, sender, traffic, times)
+    uploads = Uploads(wire, device.objects, outbox, sender, traffic, times, device.why_not_now)
     statuses, surroundings = Statuses(wire), _surroundings(device)
     needs = Needs(store, downloads, surroundings)
     agent = Agent(
@@ -243,7 +312,7 @@ def compose(  # noqa: PLR0913 - collaborators, and what a life began with
     return agent
 
 
-def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
+def _serve(device: Device, events: "queue.SimpleQueue[object]", liveness: Liveness) -> None:
     clock = steady_clock()
     session = _session(device.settings, events)
     fence = Fence.claim(device.connection)
@@ -255,7 +324,10 @@ def _serve(device: Device, events: "queue.SimpleQueue[object]") -> None:
         was_clean=fence.was_clean,
         read_traffic=lambda: session.traffic,
     )
-    loop = ServiceLoop(device.connection, events, {_SESSION: session}, agent, clock, fence=fence)
+    sessions = {_SESSION: session}
+    loop = ServiceLoop(
+        device.connection, events, sessions, agent, clock, fence=fence, liveness=liveness
+    )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: loop.stop())
     _LOG.info("device_started", device=device.settings.id, region=device.settings.region)
@@ -279,6 +351,7 @@ def _session(settings: DeviceSettings, events: "queue.SimpleQueue[object]") -> P
         events=events,
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,
@@ -287,7 +360,7 @@ def _session(settings: DeviceSettings, events: "queue.SimpleQueue[object]") -> P
 
 def _profile(device: Device) -> Profile:
     return Profile(
-        name=device.settings.profile,
+        name=device.profile.family,
         capabilities=device.machine.capabilities(),
         data=tuple(dataset.description() for dataset in device.data.values()),
         versions={"fedfleet": version("fedfleet"), "python": platform.python_version()},

@@ -11,7 +11,7 @@ from transport.settings import SettingsError
 
 @click.command()
 @click.option("--region", help="Region whose gateway serves this device.")
-@click.option("--id", help="The device's id, unique in the fleet.")
+@click.option("--id", help="Its id, unique in the fleet; auto: drawn once, kept.")
 @click.option("--broker", metavar="URL", help="mqtt[s]://[user:password@]host[:port].")
 @click.option(
     "--data",
@@ -20,7 +20,15 @@ from transport.settings import SettingsError
     help="Examples to train on: digits, mnist=DIR, npz=FILE, ...; repeatable.",
 )
 @click.option("--shard", metavar="I/N", help="Take the I-th of N shards of each source.")
-@click.option("--alpha", type=float, help="Unequal shards, Dirichlet(alpha); default: equal ones.")
+@click.option(
+    "--sample",
+    type=int,
+    metavar="N",
+    help="Draw N examples of each source, by the device's id; where nobody counts the devices.",
+)
+@click.option(
+    "--alpha", type=float, help="Unequal shards or samples, Dirichlet(alpha); default: equal ones."
+)
 @click.option("--split-seed", type=int, help="Seed of the split; the same on every device.")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Database and objects of this device."
@@ -30,7 +38,21 @@ from transport.settings import SettingsError
     type=click.Path(path_type=Path),
     help="TOML file with the owner's limits, which central cannot override.",
 )
-@click.option("--profile", metavar="NAME", help="Firmware profile; default generic.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Firmware profile: a name, FILE.yaml, or auto, the default, which detects it.",
+)
+@click.option(
+    "--metered",
+    type=click.Choice(["auto", "yes", "no"]),
+    help="Whether its link is paid by the byte; default auto: yes behind a modem.",
+)
+@click.option(
+    "--mem-ballast-mb",
+    type=int,
+    help="MiB of memory to take for nothing, so that a test machine is as full as a small device.",
+)
 @click.option(
     "--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]), help="Version of MQTT."
 )
@@ -47,14 +69,18 @@ from transport.settings import SettingsError
     "providers",
     type=click.Choice(["cpu", "cuda", "tensorrt"]),
     multiple=True,
-    help="What onnx computes on, best first; repeatable; default cpu.",
+    help="What onnx computes on, best first; repeatable; default: the profile's.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
-    help="What a GPU is asked to compute in; default float32. Parameters stay float32.",
+    help="What a GPU is asked to compute in; default: the profile's. Parameters stay float32.",
 )
-@click.option("--threads", type=int, help="Threads of one training step; default 1.")
+@click.option(
+    "--threads",
+    type=int,
+    help="Threads of one training step; default: the profile's, never above its limit.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -10,8 +10,8 @@ from importlib import import_module
 
 import click
 
-from fedfleet import logs
 from fedfleet.errors import FleetError
+from fedfleet.log_choices import FORMATS, LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,36 @@ COMMANDS: dict[str, Entry] = {
         "fedfleet.commands.failpoints:failpoints", "List where a test may kill a program."
     ),
     "gateway": Entry("regional_gateway.cli:gateway", "Run one regional gateway."),
+    "health": Entry("fedfleet.commands.health:health", "Say whether a program is ready."),
+    "install": Entry(
+        "fedfleet.commands.install:install", "Set a machine up to run a program by systemd."
+    ),
     "model": Entry("fedfleet.commands.model:model", "Check, time or write out a model."),
     "parked": Entry("fedfleet.commands.parked:parked", "Show messages that were set aside."),
     "pause": Entry("fedfleet.commands.control:pause", "Start no further round of a task."),
+    "profiles": Entry(
+        "fedfleet.commands.profiles:profiles", "List, show, detect or check firmware profiles."
+    ),
     "restore": Entry("fedfleet.commands.restore:restore", "Put a backup back."),
     "resume": Entry("fedfleet.commands.control:resume", "Go on with a paused task."),
     "status": Entry("fedfleet.commands.tasks:status", "Show one task."),
     "submit": Entry("fedfleet.commands.submit:submit", "Hand a task to central."),
     "tasks": Entry("fedfleet.commands.tasks:tasks", "List the tasks that central knows."),
+    "uninstall": Entry(
+        "fedfleet.commands.uninstall:uninstall", "Take a program off this machine."
+    ),
+    "upgrade": Entry(
+        "fedfleet.commands.upgrade:upgrade", "Bring another version into use, with a way back."
+    ),
     "watch": Entry("fedfleet.commands.watch:watch", "Follow one task until it ends."),
 }
 #: A message must not wait 5 ms, Python's own choice, until the loop lets its session's thread run.
 SWITCH_INTERVAL_S = 0.0005
 #: These run until stopped, and so tell by default what they do.
 SERVICES = frozenset({"broker", "central", "device", "gateway"})
+#: A probe runs every few seconds on small machines: it logs nothing, and loads no logging.
+PROBES = frozenset({"health"})
+_LOGS = "fedfleet.logs"
 
 
 class LazyGroup(click.Group):
@@ -88,6 +104,8 @@ class LazyGroup(click.Group):
 
 
 def _load(name: str, entry: Entry) -> click.Command:
+    if name not in PROBES:
+        import_module(_LOGS)  # before anything else loads structlog: it is told to leave rich out
     module, _, attribute = entry.target.partition(":")
     try:
         command = getattr(import_module(module), attribute)
@@ -104,14 +122,14 @@ def _load(name: str, entry: Entry) -> click.Command:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--log-level",
-    type=click.Choice(logs.LEVELS),
+    type=click.Choice(LEVELS),
     envvar="FEDFLEET_LOG_LEVEL",
     show_envvar=True,
     help="Lowest level on stderr; info for services, else warning.",
 )
 @click.option(
     "--log-format",
-    type=click.Choice(logs.FORMATS),
+    type=click.Choice(FORMATS),
     default="json",
     envvar="FEDFLEET_LOG_FORMAT",
     show_envvar=True,
@@ -121,6 +139,9 @@ def _load(name: str, entry: Entry) -> click.Command:
 @click.pass_context
 def cli(ctx: click.Context, log_level: str | None, log_format: str) -> None:
     """Train one model across a fleet of edge devices that keep their data to themselves."""
+    if ctx.invoked_subcommand in PROBES:
+        return
+    logs = import_module(_LOGS)
     is_service = ctx.invoked_subcommand in SERVICES
     logs.configure(log_level or ("info" if is_service else "warning"), log_format)
     if is_service:

@@ -187,6 +187,7 @@ def make_session(
         events=events,
         protocol=settings.mqtt_protocol,
         keepalive_s=settings.keepalive_s,
+        password=settings.password,
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

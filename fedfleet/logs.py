@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TextIO, get_args
+from typing import TextIO
 
 
 @contextmanager
@@ -26,17 +26,12 @@ def _without(module: str) -> Iterator[None]:
 with _without("rich"):
     import structlog
 
-Level = Literal["debug", "info", "warning", "error"]
-Format = Literal["json", "console"]
-LEVELS: tuple[str, ...] = get_args(Level)
-FORMATS: tuple[str, ...] = get_args(Format)
-
 
 def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Send every event of structlog and of the standard library to one stream.
 
     Args:
-        level: Lowest level that is written, one of ``LEVELS``. Libraries are one step quieter.
+        level: Lowest level that is written, see ``log_choices``. Libraries are one step quieter.
         log_format: ``json`` writes one object a line, ``console`` is for reading.
         stream: Where to; stderr unless given.
     """

@@ -17,6 +17,13 @@ from transport.settings import SettingsError
 @click.option("--custody-quota-bytes", type=int, help="Most bytes of updates kept for central.")
 @click.option("--mqtt-protocol", type=click.Choice(["auto", "5", "3.1.1"]))
 @click.option("--keepalive-s", type=int, help="MQTT keep alive.")
+@click.option("--metrics-port", type=int, help="Tell Prometheus at this port, /metrics; off.")
+@click.option("--metrics-host", help="Address for --metrics-port; 127.0.0.1.")
+@click.option(
+    "--metrics-device-labels/--no-metrics-device-labels",
+    default=None,
+    help="Also one series a device; off.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -30,6 +37,9 @@ def gateway(  # noqa: PLR0913, PLR0917 - one argument an option
     custody_quota_bytes: int | None,
     mqtt_protocol: str | None,
     keepalive_s: int | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    metrics_device_labels: bool | None,  # noqa: FBT001 - click's
     config: Path | None,
 ) -> None:
     """Run one regional gateway: it serves a region's devices and speaks to central for them."""
@@ -43,6 +53,9 @@ def gateway(  # noqa: PLR0913, PLR0917 - one argument an option
             custody_quota_bytes=custody_quota_bytes,
             mqtt_protocol=mqtt_protocol,
             keepalive_s=keepalive_s,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+            metrics_device_labels=metrics_device_labels,
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from error

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import Field
 
-from schemas.base import WireMessage
+from schemas.base import WireMessage, without_unknown
 from schemas.ids import MARK_LENGTH, DeviceId, RegionId, Sha256, TaskId
 from schemas.limits import (
     MAX_COHORT,
@@ -18,18 +18,6 @@ from schemas.limits import (
 )
 from schemas.objects import ObjectManifest, RoundNumber, Text
 from schemas.tasks import Downlink, Name, Parameter, Privacy, Requirements, Training
-
-
-def _without_unknown(model: type[BaseModel]) -> BeforeValidator:
-    """Read a part that persons write too as a program's: unknown fields are ignored."""
-
-    def keep(value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {name: part for name, part in value.items() if name in model.model_fields}
-
-    return BeforeValidator(keep)
-
 
 #: What a device keeps from one of its rounds to the next: nothing, what the codec left out of its
 #: updates, or the vector that both ends hold and that updates are told as differences to.
@@ -46,16 +34,16 @@ class TrainingPlan(WireMessage):
     parameters: int = Field(ge=1, le=MAX_OBJECT_BYTES // 4)
     layout_sha256: Sha256
     data: Name
-    training: Annotated[Training, _without_unknown(Training)] = Training()
+    training: Annotated[Training, without_unknown(Training)] = Training()
     codec: Name
     codec_params: dict[Name, Parameter] = Field(default_factory=dict, max_length=32)
     memory: Memory = "none"
-    privacy: Annotated[Privacy, _without_unknown(Privacy)] = Privacy()
-    requires: Annotated[Requirements, _without_unknown(Requirements)] = Requirements()
+    privacy: Annotated[Privacy, without_unknown(Privacy)] = Privacy()
+    requires: Annotated[Requirements, without_unknown(Requirements)] = Requirements()
     #: Whether the round has an uplink budget: an update is never sent inline, and has a ``bid``.
     bids: bool = False
     #: How the assignment's deltas are coded; none: it has no deltas.
-    downlink: Annotated[Downlink | None, _without_unknown(Downlink)] = None
+    downlink: Annotated[Downlink | None, without_unknown(Downlink)] = None
 
 
 class Settlement(WireMessage):

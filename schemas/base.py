@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from schemas.errors import MAX_SHOWN_CHARACTERS, shown
 
@@ -22,6 +22,17 @@ class PersonMessage(BaseModel):
     """What a person writes: a field that is not known is an error that names it."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def without_unknown(model: type[BaseModel]) -> BeforeValidator:
+    """Read a part that persons write too as a program's: unknown fields are ignored."""
+
+    def keep(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: part for name, part in value.items() if name in model.model_fields}
+
+    return BeforeValidator(keep)
 
 
 def explain(error: ValidationError, known: tuple[str, ...] = ()) -> str:

@@ -18,10 +18,11 @@ from schemas.assignments import (
     TrainingPlan,
     cut_tail,
 )
-from schemas.base import WireMessage
+from schemas.base import WireMessage, without_unknown
 from schemas.ids import DeviceId, Sha256, TaskId, TransferId
 from schemas.limits import DEFAULT_CREDITS, MAX_COHORT, MAX_WANT
 from schemas.objects import ByteCount, ChunkIndex, ObjectManifest, RoundNumber, Text
+from schemas.profiles import Limits, Precision
 from schemas.tasks import Name, Parameter
 
 __all__ = [
@@ -54,9 +55,6 @@ __all__ = [
     "cut_tail",
 ]
 
-#: What the arithmetic of a training step is done in; parameters travel as float32 in any case.
-Precision = Literal["float32", "float16"]
-
 
 class DataDescription(WireMessage):
     """One data source of a device; examples themselves never leave it."""
@@ -85,6 +83,8 @@ class Capabilities(WireMessage):
     providers: tuple[Name, ...] = Field(default=(), max_length=8)
     fallback: Text | None = None
     precision: Precision = "float32"
+    #: The stricter ones of its owner's and its profile's, which it keeps by itself.
+    limits: Annotated[Limits, without_unknown(Limits)] = Limits()
 
 
 class DeviceState(WireMessage):

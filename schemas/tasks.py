@@ -105,6 +105,10 @@ class Requirements(PersonMessage):
     backend: Name | None = None
     accelerator: Name | None = None
     battery_percent: int | None = Field(default=None, ge=0, le=100)
+    #: Not strict: inside of a program's message it is read as a list.
+    profiles: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, max_length=32, strict=False, description="one of these"
+    )
 
 
 class Target(PersonMessage):

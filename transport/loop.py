@@ -22,6 +22,7 @@ from transport.failpoints import failpoint
 from transport.fence import Fence
 from transport.guard import Guard
 from transport.handler import Handler
+from transport.liveness import Liveness
 from transport.log_gate import LogGate
 from transport.parking import Parking
 from transport.suspects import MAX_ENDS, LethalMessageError
@@ -81,6 +82,8 @@ class ServiceLoop:
         *,
         pause: Callable[[float], None] = time.sleep,
         fence: Fence | None = None,
+        committed: Callable[[float], None] | None = None,
+        liveness: Liveness | None = None,
     ) -> None:
         """Prepare the loop; nothing happens before ``run``.
 
@@ -92,6 +95,8 @@ class ServiceLoop:
             clock: Unix seconds; default ``steady_clock()``.
             pause: Waits while the disk is full.
             fence: The claim on the database, looked at in every transaction.
+            committed: Told how long each turn took to handle and commit, seconds.
+            liveness: Told of every turn; None: nobody watches.
         """
         self.counts: Counter[str] = Counter()
         self._connection = connection
@@ -102,6 +107,8 @@ class ServiceLoop:
         self._pause = pause
         self._parking = Parking(connection)
         self._guard = Guard(connection, fence)
+        self._committed = committed
+        self._liveness = liveness
         self._gate = LogGate()
         self._stopping = False
         self._ticked_s = float("-inf")
@@ -115,9 +122,13 @@ class ServiceLoop:
             FencedError: Another start of the program has claimed the database.
             sqlite3.DatabaseError: The database is damaged.
         """
-        while not self._stopping:
-            self.turn()
-        self._guard.leave()
+        try:
+            while not self._stopping:
+                self.turn()
+            self._guard.leave()
+        finally:
+            if self._liveness is not None:
+                self._liveness.stopping()
 
     def turn(self) -> None:
         """Wait for events, handle them all, commit, publish, acknowledge: once.
@@ -132,10 +143,13 @@ class ServiceLoop:
                 raise SessionDeadError(name)
         now_s = self._clock()
         batch = self._backlog.gather(now_s, self._wait_s(now_s))
+        if self._liveness is not None:
+            self._liveness.turned((item.event for item in batch), self._sessions)
         failpoint("transport.batch.gathered")
         if self._guard.is_careful(now_s):
             self._backlog.keep(batch[1:])
             batch = batch[:1]
+        began_s = time.perf_counter()
         try:
             turn = self._commit(batch)
         except Exception as error:
@@ -143,12 +157,18 @@ class ServiceLoop:
                 raise
             self._wait_for_storage(batch, error)
             return
+        if self._committed is not None:
+            self._committed(time.perf_counter() - began_s)
         failpoint("transport.turn.committed")
         self._after_commit(turn)
 
     def stop(self) -> None:
         """Make ``run`` return after the turn in progress; may be called in a signal handler."""
         self._stopping = True
+        self._backlog.wake()
+
+    def wake(self) -> None:
+        """Make the next turn begin at once; may be called from any thread."""
         self._backlog.wake()
 
     def _wait_s(self, now_s: float) -> float:
@@ -179,6 +199,8 @@ class ServiceLoop:
         return turn
 
     def _handle(self, item: Item, now_s: float, turn: _Turn, ends: int) -> None:
+        if self._liveness is not None:
+            self._liveness.progressed()
         self._guard.cross_out(item.event, now_s)
         if ends >= MAX_ENDS:
             self._park(item, LethalMessageError(ends), now_s, turn)

@@ -157,6 +157,11 @@ class Outbox:
         (count,) = self._connection.execute("SELECT count(*) FROM outbox").fetchone()
         return int(count)
 
+    def oldest_s(self) -> float | None:
+        """Return when the oldest row was added, unix seconds; None: there is none."""
+        (oldest_s,) = self._connection.execute("SELECT min(created_s) FROM outbox").fetchone()
+        return None if oldest_s is None else float(oldest_s)
+
     def next_due_s(self, skip: Collection[str] = ()) -> float | None:
         """Return when the next row is due; None: there is none."""
         row = self._connection.execute(

@@ -83,12 +83,14 @@ class Circumstances:
         train_s: How long its training took.
         rate_bytes_s: What its link carried at least, of late; None: not measured.
         max_bytes: The longest update that its owner allows; None: any.
+        assumed_bytes_s: What its link carries as long as it was not measured.
     """
 
     values: int
     train_s: float
     rate_bytes_s: float | None = None
     max_bytes: int | None = None
+    assumed_bytes_s: float = ASSUMED_BYTES_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def _typed(params: Mapping[str, object]) -> dict[str, tuple[type, object]]:
 
 
 def _rate(seen: Circumstances) -> float:
-    return ASSUMED_BYTES_S if seen.rate_bytes_s is None else seen.rate_bytes_s
+    return seen.assumed_bytes_s if seen.rate_bytes_s is None else seen.rate_bytes_s
 
 
 def _upload_s(one: Candidate, seen: Circumstances) -> float:

@@ -75,6 +75,10 @@ class SqliteStore:
         """Return the tasks that have ended, oldest first."""
         return self._tasks("WHERE ended_s IS NOT NULL ORDER BY ended_s, task")
 
+    def tasks_since(self, ended_s: float) -> list[TaskRecord]:
+        """Return the tasks that have not ended or have since a time, oldest first."""
+        return self._tasks("WHERE ended_s IS NULL OR ended_s > ? ORDER BY created_s", (ended_s,))
+
     def save_task(self, record: TaskRecord) -> None:
         """Insert or replace one task; its strategy's state is kept."""
         graph = record.plan.graph_sha256 if record.plan else None
@@ -239,6 +243,11 @@ class SqliteStore:
     def devices(self) -> list[DeviceRecord]:
         """Return every device, by id."""
         return self._devices("ORDER BY device")
+
+    def whereabouts(self) -> list[tuple[str, str, bool]]:
+        """Return every device's id, its region and whether it said to be online."""
+        rows = self._db.execute("SELECT device, region, is_online FROM devices")
+        return [(device, region, bool(is_online)) for device, region, is_online in rows]
 
     def save_device(self, record: DeviceRecord) -> None:
         """Insert or replace one device."""

@@ -1,6 +1,7 @@
 """What a round is told, and what it wants done; the rules are in ``central.core.rounds``."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +163,23 @@ Instruction = (
     | AbandonRound
     | TellExtension
 )
+
+
+#: Why a round was abandoned: too few clients could still report, time was up, no bid was within
+#: the budget, the strategy gave no model, or the task ended.
+Cause = Literal["clients", "deadline", "budget", "aggregation", "task"]
+
+
+def cause_of(event: RoundEvent) -> Cause:
+    """Return why a round was abandoned, given the event that did it."""
+    match event:
+        case TimePassed():
+            return "deadline"
+        case BidsGranted():
+            return "budget"
+        case AggregationFailed() | AggregationInterrupted():
+            return "aggregation"
+        case TaskEnded():
+            return "task"
+        case _:
+            return "clients"

@@ -142,6 +142,8 @@ def _lacks(task: TaskSubmission, state: DeviceState) -> str | None:
         return f"without backend {asked.backend}"
     if asked.accelerator is not None and asked.accelerator != has.accelerator:
         return f"without accelerator {asked.accelerator}"
+    if asked.profiles is not None and state.profile not in asked.profiles:
+        return f"without profile {' or '.join(asked.profiles)}"
     floor = asked.battery_percent
     if floor is not None and has.battery_percent is not None and has.battery_percent < floor:
         return "with a low battery"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from central.core.rounds import Phase
+from central.service.metering import Meter, NoMeter
 from central.service.ports import Catalog, Job, Objects, PrepareModel, Store
 from central.service.records import RoundRecord, TaskRecord
 from schemas.base import WireMessage
@@ -56,6 +57,8 @@ class Desk:
     wants_schedule: bool = False
     #: Asked for the messages that could not be handled.
     parked: Callable[[], ParkedSummary] = nothing_parked
+    #: Counts for those who watch central.
+    meter: Meter = field(default_factory=NoMeter)
     _layouts: dict[str, Layout] = field(default_factory=dict)
     #: Tasks whose jobs this life has begun; of use until it has taken up what was due before.
     _in_hand: set[str] | None = field(default_factory=set)
@@ -137,6 +140,7 @@ class Desk:
 
     def receipt(self, region: str, receipt: Receipt) -> Outgoing:
         """Return a receipt for the sender of one transfer."""
+        self.meter.receipted(receipt)
         return self.to_gateway(region, Kind.RECEIPT, receipt, xfer=receipt.xfer)
 
     def cancel(self, task: str) -> Iterator[Outgoing]:

@@ -41,6 +41,7 @@ class Openings:
             task = replace(task, ended_s=now_s)
             if task.progress.committed:
                 self._desk.jobs.append(ExportModel(task))
+            self._desk.meter.task_ended(task.progress.state)
             yield from self._desk.cancel(task.task)
             failpoint("central.task.ended")
         self._desk.save_task(task)

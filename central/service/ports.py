@@ -40,6 +40,9 @@ class Store(Protocol):
     def ended_tasks(self) -> list[TaskRecord]:
         """Return the tasks that have ended, oldest first."""
 
+    def tasks_since(self, ended_s: float) -> list[TaskRecord]:
+        """Return the tasks that have not ended or have since a time, oldest first."""
+
     def strategy_state(self, task: str) -> bytes | None:
         """Return the strategy's stored state."""
 
@@ -107,6 +110,9 @@ class Store(Protocol):
 
     def devices(self) -> list[DeviceRecord]:
         """Return every device, by id."""
+
+    def whereabouts(self) -> list[tuple[str, str, bool]]:
+        """Return every device's id, its region and whether it said to be online."""
 
     def save_device(self, record: DeviceRecord) -> None:
         """Insert or replace one device."""

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from central.core import downlink, lazy_sum, tasks
 from central.core import rounds as core
+from central.core.round_events import Cause, cause_of
 from central.service import memories
 from central.service.assignments import Assignments
 from central.service.bids import Bids
 from central.service.desk import Desk
+from central.service.metering import RoundEnd
 from central.service.openings import Openings
 from central.service.ports import (
     AggregateRound,
@@ -66,7 +68,7 @@ class Rounds:
         failpoint("central.round.saved")
         self._desk.touch(record.task, urgent=state.reason != before.reason)
         for instruction in instructions:
-            yield from self._carry_out(record, instruction, now_s)
+            yield from self._carry_out(record, instruction, event, now_s)
 
     def on_all(self, event: core.RoundEvent, now_s: float) -> Iterator[Outgoing]:
         """Feed one event to every open round: a device went or came back, time passed."""
@@ -74,7 +76,11 @@ class Rounds:
             yield from self.on_event(task.task, task.progress.round, event, now_s)
 
     def _carry_out(
-        self, record: RoundRecord, instruction: core.Instruction, now_s: float
+        self,
+        record: RoundRecord,
+        instruction: core.Instruction,
+        event: core.RoundEvent,
+        now_s: float,
     ) -> Iterator[Outgoing]:
         match instruction:
             case core.StartAggregation(contributors):
@@ -86,7 +92,7 @@ class Rounds:
             case core.AnswerBids():
                 self._bids.answer_due(record.task, record.state.number)
             case core.AbandonRound(reason):
-                yield from self._abandon(record, reason, now_s)
+                yield from self._abandon(record, reason, cause_of(event), now_s)
             case core.CommitRound() | core.TellExtension():
                 return
 
@@ -117,12 +123,14 @@ class Rounds:
         if found and grown is not None:
             yield from self._assignments.send(task, grown, now_s)
 
-    def _abandon(self, record: RoundRecord, reason: str, now_s: float) -> Iterator[Outgoing]:
+    def _abandon(
+        self, record: RoundRecord, reason: str, cause: Cause, now_s: float
+    ) -> Iterator[Outgoing]:
         number = record.state.number
         self._desk.store.settle(record.task, number, (), f"round abandoned: {reason}")
         failpoint("central.round.abandoned")
         task = self._desk.task(record.task)
-        self._close(task, record, None, now_s)
+        self._close(task, record, cause, now_s)
         if not task.progress.is_final:
             progress = tasks.abandon_round(task.progress, reason, now_s)
             yield from self._openings.end_if_final(replace(task, progress=progress), now_s)
@@ -174,7 +182,8 @@ class Rounds:
         self._desk.store.save_strategy_state(event.task, event.state)
         failpoint("central.strategy.saved")
         record = replace(record, delta_sha256=event.delta_sha256, delta_bytes=event.delta_bytes)
-        self._close(task, replace(record, state=state), event.sha256, now_s)
+        record = replace(record, state=state, model_sha256=event.sha256)
+        self._close(task, record, None, now_s)
         progress = tasks.commit_round(task.progress)
         task = replace(task, model_sha256=event.sha256, progress=progress, lazy=event.lazy)
         self._desk.save_task(task)
@@ -288,11 +297,13 @@ class Rounds:
         if record is not None:
             state, _ = core.transition(record.state, core.TaskEnded(reason))
             self._desk.store.settle(task.task, state.number, (), reason)
-            self._close(task, replace(record, state=state), None, now_s)
+            self._close(task, replace(record, state=state), "task", now_s)
 
     def _close(
-        self, task: TaskRecord, record: RoundRecord, model: str | None, now_s: float
+        self, task: TaskRecord, record: RoundRecord, cause: Cause | None, now_s: float
     ) -> None:
+        """Save the end of a round; ``cause`` is None when its record has a new model."""
+        model = record.model_sha256
         rows = self._desk.store.contributions(record.task, record.state.number)
         summary = RoundSummary(
             round=record.state.number,
@@ -311,9 +322,9 @@ class Rounds:
             * len(record.state.cohort),
         )
         self._bids.forget(record.task, record.state.number)
-        self._desk.store.save_round(
-            replace(record, ended_s=now_s, model_sha256=model, summary=summary)
-        )
+        self._desk.store.save_round(replace(record, ended_s=now_s, summary=summary))
+        end = RoundEnd(summary, cause, len(record.state.cohort), len(rows))
+        self._desk.meter.round_ended(end)
         failpoint("central.round.closed")
         self._assignments.ended(record.task, record.state.number)
         self._desk.touch(task.task)

@@ -18,6 +18,7 @@ from central.service.accounting import Cost, cost_of, share_of
 from central.service.assignments import Assignments
 from central.service.bids import Bids, HeardBid, read_bid
 from central.service.desk import Desk
+from central.service.metering import Accepted
 from central.service.plan_checks import check_plan, check_size, codec_of
 from central.service.records import ContributionRecord, Refusal, RoundRecord, TaskRecord
 from central.service.registry import Registry
@@ -33,6 +34,7 @@ from transport.events import Outgoing
 from transport.failpoints import failpoint
 from transport.puller import PullProgress, PullRefusedError
 from updates.choice import AUTO
+from updates.layout import Layout
 from updates.pipeline import check_update
 
 #: Refusals that follow from what may yet change: they are not remembered.
@@ -43,6 +45,7 @@ _OVER_BUDGET = "E_BUDGET"
 _MOVED_RETRY_S = 5.0
 #: Of a refusal, as a receipt may carry it.
 _MAX_TEXT = 500
+_FLOAT32_BYTES = 4
 
 
 class Uploads:
@@ -247,7 +250,8 @@ class Uploads:
         task, _ = self._gate(offer)
         layout = self._desk.layout(task)
         is_picked = task.submission.codec == AUTO
-        check_update(payload, layout, codec_of(task, offer))
+        codec = codec_of(task, offer)
+        check_update(payload, layout, codec)
         share, counted = share_of(cost, self._desk.store.traffic(offer.device))
         record = ContributionRecord(
             task=offer.task,
@@ -275,6 +279,7 @@ class Uploads:
         failpoint("central.contribution.added")
         self._count(task, accepted=1, uplink_bytes=offer.object.size, wire=share)
         failpoint("central.contribution.counted")
+        self._desk.meter.accepted(_metered(record, codec.codec_id, layout))
         self._assignments.answered(offer.task, offer.round, offer.device)
         event = core.UpdateAccepted(offer.device)
         yield from self._rounds.on_event(offer.task, offer.round, event, now_s)
@@ -347,3 +352,15 @@ class Uploads:
     def _forget(self, xfer: str) -> None:
         self._pulling.pop(xfer, None)
         self._desk.puller.forget(xfer)
+
+
+def _metered(record: ContributionRecord, codec_id: str, layout: Layout) -> Accepted:
+    return Accepted(
+        region=record.region,
+        device=record.device,
+        codec=codec_id,
+        payload_bytes=record.size,
+        plain_bytes=layout.size * _FLOAT32_BYTES,
+        uplink_wire_bytes=record.uplink_wire_bytes,
+        downlink_wire_bytes=record.downlink_wire_bytes,
+    )

@@ -32,12 +32,20 @@ from device_agent.service.ports import (
 from learning.data.dataset import Dataset
 from schemas.errors import PayloadError
 from schemas.ids import contribution_mark, transfer_id
-from schemas.limits import MAX_INLINE_BYTES
+from schemas.limits import DEFAULT_CHUNK_BYTES, MAX_INLINE_BYTES
 from schemas.messages import TrainingPlan
 from transport.failpoints import failpoint
 from transport.objects import ObjectStore, describe
 from updates.arrays import check_finite
-from updates.choice import AUTO, Candidate, Choice, Circumstances, accuracy_of, choose
+from updates.choice import (
+    ASSUMED_BYTES_S,
+    AUTO,
+    Candidate,
+    Choice,
+    Circumstances,
+    accuracy_of,
+    choose,
+)
 from updates.codecs.registry import create
 from updates.errors import CodecParameterError
 from updates.layout import Layout
@@ -74,8 +82,10 @@ class JobRun:
         scratch: Where a large update or memory lies until the loop takes it over; on the file
             system of ``objects``.
         states: Keeps optimizers' states for tasks that ask for it.
-        clock: Seconds, never jumping.
+        clock: Seconds of work, never jumping.
         max_update_bytes: The longest update that the owner allows; None: any.
+        chunk_bytes: Of an update's chunks.
+        assumed_bytes_s: What the link carries as long as it was not measured.
     """
 
     device: str
@@ -86,6 +96,8 @@ class JobRun:
     states: OptimizerStates
     clock: Callable[[], float] = time.monotonic
     max_update_bytes: int | None = None
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    assumed_bytes_s: float = ASSUMED_BYTES_S
 
     def run(
         self, work: Work, progress: Callable[[float], None], should_stop: Callable[[], bool]
@@ -117,7 +129,7 @@ class JobRun:
         encoded = self._encode(work, layout, result, seed)
         payload = self._checked(encoded.payload)
         failpoint("device.update.encoded")
-        manifest, digests = describe(payload)
+        manifest, digests = describe(payload, self.chunk_bytes)
         inline = manifest.size <= MAX_INLINE_BYTES and not work.plan.bids
         file = None if inline else _write(payload, self.scratch)
         return EncodedUpdate(
@@ -146,7 +158,7 @@ class JobRun:
         if work.plan.codec != AUTO:
             return None
         limit = self.max_update_bytes
-        seen = Circumstances(layout.size, train_s, work.rate_bytes_s, limit)
+        seen = Circumstances(layout.size, train_s, work.rate_bytes_s, limit, self.assumed_bytes_s)
         try:
             return choose(accuracy_of(work.plan.codec_params), seen)
         except CodecParameterError as error:

@@ -8,12 +8,20 @@ import psutil
 
 from device_agent.service.ports import Vitals
 from schemas.messages import Capabilities, Precision
+from schemas.profiles import Limits
 
 _CGROUP = Path("/sys/fs/cgroup")
+_NO_LIMITS = Limits()
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
 _RECLAIMABLE = "inactive_file"
-#: Sensors that tell the processor's temperature, best first.
-_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
+#: Sensors that tell how hot the processor or its accelerator is; the hottest counts. Those of
+#: Jetson boards are called ``-therm`` up to L4T 35 and ``-thermal`` since 36.
+_SENSORS = frozenset(
+    {
+        *("coretemp", "k10temp", "cpu_thermal", "soc_thermal", "acpitz"),
+        *("CPU-therm", "GPU-therm", "cpu-thermal", "gpu-thermal", "tj-thermal"),
+    }
+)
 
 
 class OnnxProviders(Protocol):
@@ -44,6 +52,7 @@ class LocalMachine:
         backends: tuple[str, ...],
         onnx: OnnxProviders | None = None,
         cgroup: Path = _CGROUP,
+        limits: Limits = _NO_LIMITS,
     ) -> None:
         """Look at the machine.
 
@@ -51,13 +60,21 @@ class LocalMachine:
             backends: Names of the trainers that are installed.
             onnx: What the onnx trainer computes on and in, where there is one.
             cgroup: The control group's directory.
+            limits: What it may be burdened with.
         """
         self._cgroup = cgroup
         self._capabilities = Capabilities(
             backends=backends,
-            memory_bytes=min((int(psutil.virtual_memory().total), *self._limits())),
+            memory_bytes=min(
+                (
+                    int(psutil.virtual_memory().total),
+                    *self._limits(),
+                    *(() if limits.memory_bytes is None else (limits.memory_bytes,)),
+                )
+            ),
             cores=len(os.sched_getaffinity(0)),
-            battery_percent=_battery_percent(),
+            battery_percent=_battery()[0],
+            limits=limits,
             accelerator=onnx.accelerator if onnx else None,
             providers=onnx.names if onnx else (),
             fallback=onnx.fallback if onnx else None,
@@ -69,11 +86,14 @@ class LocalMachine:
         return self._capabilities
 
     def vitals(self) -> Vitals:
-        """Return load, free memory and temperature now."""
+        """Return load, free memory, temperature and battery now."""
+        battery_percent, is_plugged = _battery()
         return Vitals(
             load=os.getloadavg()[0],
             memory_free_bytes=self.memory_free_bytes(),
             temperature_c=_temperature_c(),
+            battery_percent=battery_percent,
+            is_plugged=is_plugged,
         )
 
     def memory_free_bytes(self) -> int:
@@ -110,16 +130,20 @@ def _statistic(path: Path, name: str) -> int:
     return 0
 
 
-def _battery_percent() -> int | None:
+def _battery() -> tuple[int | None, bool]:
+    """Return how full the battery is, and whether it is known to be charged."""
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    return None if battery is None else min(100, max(0, round(battery.percent)))
+    if battery is None:
+        return None, False
+    percent = min(100, max(0, round(battery.percent)))
+    return percent, getattr(battery, "power_plugged", None) is True
 
 
 def _temperature_c() -> float | None:
     if not hasattr(psutil, "sensors_temperatures"):
         return None
     found = psutil.sensors_temperatures()
-    for sensor in (*_SENSORS, *found):
-        if found.get(sensor):
-            return float(found[sensor][0].current)
-    return None
+    known = [one.current for name in _SENSORS.intersection(found) for one in found[name]]
+    if known:
+        return float(max(known))
+    return next((float(readings[0].current) for readings in found.values() if readings), None)

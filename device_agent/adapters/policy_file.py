@@ -9,6 +9,9 @@ from pydantic import ValidationError
 
 from device_agent.core.policy import LocalPolicy
 from schemas.base import explain
+from schemas.profiles import Limits
+
+_KNOWN = (*LocalPolicy.model_fields, *Limits.model_fields)
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -30,7 +33,7 @@ def load_policy(path: Path | None) -> LocalPolicy:
         # Through JSON, because the strict model takes a list for a tuple only there.
         return LocalPolicy.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        message = f"policy {path}: {explain(error, tuple(LocalPolicy.model_fields))}"
+        message = f"policy {path}: {explain(error, _KNOWN)}"
         raise PolicyError(message) from error
     except (OSError, ValueError) as error:
         message = f"policy {path}: {error}"

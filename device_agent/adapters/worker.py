@@ -5,17 +5,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from device_agent.adapters.job_run import JobError, JobRun
 from device_agent.adapters.model_rebuild import RebuildError
+from device_agent.adapters.pauses import Pauses
 from device_agent.core.job import Refusal
 from device_agent.service.ports import (
     RebuildFailed,
     TrainingError,
     TrainingFailed,
     TrainingFinished,
+    TrainingPaused,
     TrainingProgressed,
     TrainingStoppedError,
     Work,
@@ -42,6 +45,7 @@ class TrainingWorker:
         job_run: JobRun,
         events: "queue.SimpleQueue[object]",
         clock: Callable[[], float] = time.monotonic,
+        pauses: Pauses | None = None,
     ) -> None:
         """Begin without work.
 
@@ -49,10 +53,12 @@ class TrainingWorker:
             job_run: Does one job.
             events: The loop's queue.
             clock: Seconds, to space progress.
+            pauses: Holds the training up between two steps; None: nothing does.
         """
         self._job_run = job_run
         self._events = events
         self._clock = clock
+        self._pauses = pauses
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._current: _Order | None = None
         self._thread: threading.Thread | None = None
@@ -100,7 +106,9 @@ class TrainingWorker:
     def _do(self, order: _Order) -> WorkerEvent | None:
         work = order.work
         try:
-            update = self._job_run.run(work, self._reporter(order), order.stop.is_set)
+            should_stop = partial(self._should_stop, order)
+            should_stop()  # a device that is too hot already does not begin
+            update = self._job_run.run(work, self._reporter(order), should_stop)
         except TrainingStoppedError:
             return None
         except RebuildError as error:
@@ -112,6 +120,16 @@ class TrainingWorker:
             reason = f"{type(error).__name__}: {error}"
             return TrainingFailed(work.key, Refusal("training", reason))
         return TrainingFinished(work.key, update)
+
+    def _should_stop(self, order: _Order) -> bool:
+        """Tell whether the work is to be stopped; wait before that while the device must rest."""
+        if self._pauses is not None:
+            self._pauses.hold(order.stop, partial(self._tell_pause, order))
+        return order.stop.is_set()
+
+    def _tell_pause(self, order: _Order, reason: str | None) -> None:
+        if not order.stop.is_set():
+            self._events.put(TrainingPaused(order.work.key, reason))
 
     def _reporter(self, order: _Order) -> Callable[[float], None]:
         told_s = self._clock()

@@ -1,6 +1,6 @@
 """Whether this device takes a job: what is known here against what central asks.
 
-Checked in this order, the first misfit is the answer: busy, policy, memory, data, model.
+Checked in this order, the first misfit is the answer: busy, policy, battery, memory, data, model.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ class Situation:
         local_minutes: Minutes since local midnight.
         busy_with: Task that it works for, if any.
         is_draining: Whether it was told to take no new work.
+        battery_percent: How full its battery is; None: it has none.
+        is_plugged: Whether that is being charged.
     """
 
     policy: LocalPolicy
@@ -38,6 +40,8 @@ class Situation:
     local_minutes: int
     busy_with: str | None = None
     is_draining: bool = False
+    battery_percent: int | None = None
+    is_plugged: bool = False
 
 
 def refusal(
@@ -56,6 +60,7 @@ def refusal(
     return (
         _busy(task, situation)
         or refuse(situation.policy, task, plan, examples, situation.local_minutes)
+        or _battery(plan, situation)
         or _memory(plan, situation, backend, graph_bytes or 0)
         or _data(plan, situation)
         or _model(plan, situation, backend)
@@ -70,6 +75,14 @@ def _busy(task: str, situation: Situation) -> Refusal | None:
     return None
 
 
+def _battery(plan: TrainingPlan, situation: Situation) -> Refusal | None:
+    own, asked = situation.policy.limits.battery_floor_percent, plan.requires.battery_percent
+    floor, found = max(own or 0, asked or 0), situation.battery_percent
+    if found is None or situation.is_plugged or found >= floor:
+        return None
+    return Refusal("battery", f"{found} %, at least {floor} are needed while it is not charged")
+
+
 def _memory(
     plan: TrainingPlan, situation: Situation, backend: str | None, graph_bytes: int
 ) -> Refusal | None:
@@ -78,6 +91,11 @@ def _memory(
         max(needed_bytes(plan, backend, graph_bytes, is_warm=situation.is_warm), asked)
         + situation.policy.min_free_memory_mb * MIB
     )
+    most = situation.policy.limits.memory_bytes
+    if most is not None and needed - situation.policy.min_free_memory_mb * MIB > most:
+        return Refusal(
+            "memory", f"limits.memory_bytes: {needed // MIB} MiB needed, {most // MIB} allowed"
+        )
     if needed <= situation.memory_free_bytes:
         return None
     return Refusal(

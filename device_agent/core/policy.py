@@ -12,8 +12,10 @@ from pydantic import Field, field_validator
 from device_agent.core.job import Refusal
 from schemas.base import PersonMessage
 from schemas.messages import TrainingPlan
+from schemas.profiles import Limits
 from schemas.tasks import Training
 
+_FLOAT_BYTES = 4
 _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -32,6 +34,10 @@ class LocalPolicy(PersonMessage):
         default=None, ge=1, description="of one encoded update; auto picks a codec below it"
     )
     min_free_memory_mb: int = Field(default=0, ge=0, description="MiB left free beside a job")
+    metered_uploads: bool = Field(default=False, description="send updates on a metered link too")
+    limits: Limits = Field(
+        default=Limits(), description="beside the profile's: the stricter of both counts"
+    )
 
     @field_validator("quiet_hours")
     @classmethod
@@ -73,6 +79,7 @@ def refuse(
         _refuse_name("task", task, policy.tasks)
         or _refuse_name("model", plan.model, policy.models)
         or _refuse_time(policy, local_minutes)
+        or _refuse_size(policy.limits, plan)
         or _refuse_work(policy, plan.training, examples)
     )
     return Refusal("policy", reason) if reason else None
@@ -105,6 +112,16 @@ def _refuse_name(field: str, name: str, patterns: tuple[str, ...]) -> str | None
 def _refuse_time(policy: LocalPolicy, local_minutes: int) -> str | None:
     if policy.is_quiet(local_minutes):
         return f"quiet_hours: no new jobs in {policy.quiet_hours}"
+    return None
+
+
+def _refuse_size(limits: Limits, plan: TrainingPlan) -> str | None:
+    model_bytes, batch = plan.parameters * _FLOAT_BYTES, plan.training.batch_size
+    if limits.model_bytes is not None and model_bytes > limits.model_bytes:
+        return f"limits.model_bytes: the model has {model_bytes}, at most {limits.model_bytes}"
+    is_large = limits.batch_size is not None and batch > limits.batch_size
+    if is_large and not plan.training.is_drill:
+        return f"limits.batch_size: {batch} are asked, at most {limits.batch_size}"
     return None
 
 

@@ -15,9 +15,9 @@ from device_agent.service.ports import (
     RebuildFailed,
     TrainingFailed,
     TrainingFinished,
+    TrainingPaused,
     TrainingProgressed,
     Worker,
-    WorkerEvent,
 )
 from device_agent.service.questions import Questions
 from device_agent.service.records import JobStore
@@ -38,6 +38,7 @@ from transport.objects import ObjectStore
 
 #: Why a device is offline, when its broker has to say it.
 LOST = "connection lost"
+WorkDone = TrainingProgressed | TrainingFinished | TrainingFailed | RebuildFailed
 _MAX_WHY = 400
 
 
@@ -102,6 +103,9 @@ class Agent:
         match event:
             case MessageArrived(topic_name=name, payload=payload):
                 return self._message(name, payload, now_s)
+            case TrainingPaused(key, reason):
+                self._parts.jobs.paused(key, reason, now_s)
+                return []
             case TrainingProgressed() | TrainingFinished() | TrainingFailed() | RebuildFailed():
                 return self._worked(event, now_s)
             case Connected():
@@ -166,7 +170,7 @@ class Agent:
         cause = Refusal("training", f"its result could not be handled: {why}"[:_MAX_WHY])
         return self._parts.jobs.worked(event.key, WorkFailed(cause), now_s)
 
-    def _worked(self, event: WorkerEvent, now_s: float) -> list[Outgoing]:
+    def _worked(self, event: WorkDone, now_s: float) -> list[Outgoing]:
         jobs = self._parts.jobs
         match event:
             case TrainingProgressed(key, share):

@@ -135,6 +135,15 @@ class Jobs:
         record = self._in_training(key)
         return [] if record is None else self.apply(record, event, now_s)
 
+    def paused(self, key: JobKey, reason: str | None, now_s: float) -> None:
+        """Say that a job's training waits, and why; None: that it goes on."""
+        record = self._in_training(key)
+        if record is None:
+            return
+        _LOG.info("training_paused" if reason else "training_goes_on", task=key.task, why=reason)
+        self._statuses.hold(key, reason)
+        self._statuses.put(record.job, now_s)
+
     def trained(self, key: JobKey, update: EncodedUpdate, now_s: float) -> list[Outgoing]:
         """Store a job's update for the upload."""
         record = self._in_training(key)
@@ -144,6 +153,7 @@ class Jobs:
         self._tell_choice(key, update)
         xfer = self._store_update(record, update, now_s)
         failpoint("device.update.stored")
+        self._statuses.hold(key, self._uploads.why_held())
         if xfer is None:
             lost = WorkFailed(Refusal("storage", "the update's file is gone"))
             return self.apply(record, lost, now_s)
@@ -162,6 +172,7 @@ class Jobs:
         settled = "discarded" if status in {"late", "rejected"} else record.settled
         record = replace(record, job=job, receipt=status, settled=settled)
         self._save(record)
+        self._statuses.hold(record.key, None)
         return self._do_all(record, instructions, now_s)
 
     def cancel(self, task: str, now_s: float) -> list[Outgoing]:
@@ -193,6 +204,8 @@ class Jobs:
         for key in self._store.unfinished(_MAX_TOLD):
             record = self._store.get(key)
             if record is not None:
+                if record.job.state is JobState.UPLOADING:
+                    self._statuses.hold(key, self._uploads.why_held())
                 self._statuses.put(record.job, now_s)
 
     def work(self) -> Work | None:

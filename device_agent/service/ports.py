@@ -184,6 +184,14 @@ class TrainingProgressed:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingPaused:
+    """The training thread waits between two steps; without a reason it goes on again."""
+
+    key: JobKey
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFinished:
     """The training thread has an update."""
 
@@ -207,7 +215,9 @@ class RebuildFailed:
     reason: str
 
 
-WorkerEvent = TrainingProgressed | TrainingFinished | TrainingFailed | RebuildFailed
+WorkerEvent = (
+    TrainingProgressed | TrainingPaused | TrainingFinished | TrainingFailed | RebuildFailed
+)
 
 
 class Worker(Protocol):
@@ -227,11 +237,21 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How the device is now."""
+    """How the device is now.
+
+    Attributes:
+        load: Of its processors.
+        memory_free_bytes: What a job could use.
+        temperature_c: Of its processor; None: no sensor tells it.
+        battery_percent: How full its battery is; None: it has none.
+        is_plugged: Whether that is being charged.
+    """
 
     load: float
     memory_free_bytes: int
     temperature_c: float | None = None
+    battery_percent: int | None = None
+    is_plugged: bool = False
 
 
 class Machine(Protocol):

@@ -36,6 +36,8 @@ class Statuses:
         #: The last choice by task, and why it was made, for the jobs that tell it.
         self._choices: dict[str, str] = {}
         self._reasons: dict[JobKey, str] = {}
+        #: What jobs wait for that are held up.
+        self._held: dict[JobKey, str] = {}
 
     def put(self, job: Job, now_s: float, progress: float | None = None) -> None:
         """Say how far a job is, as soon as it may be said; an older word is replaced."""
@@ -54,6 +56,12 @@ class Statuses:
             self._choices[key.task] = choice
             self._reasons[key] = reason
 
+    def hold(self, key: JobKey, reason: str | None) -> None:
+        """Give the words on a job that is held up a reason, until there is none any more."""
+        self._held.pop(key, None)
+        if reason is not None:
+            self._held[key] = reason
+
     def due(self, now_s: float) -> list[Outgoing]:
         """Return the messages to publish now."""
         words = [word for word in self._waiting.values() if word.not_before_s <= now_s]
@@ -61,14 +69,14 @@ class Statuses:
             self._sent[word.job.key] = word
             self._told_s.pop(word.job.key, None)
             self._told_s[word.job.key] = now_s
-        return [
-            self._wire.status(word.job, word.progress, self._reasons.get(word.job.key))
-            for word in words
-        ]
+        return [self._wire.status(word.job, word.progress, self._why(word.job)) for word in words]
 
     def next_due_s(self) -> float | None:
         """Return when ``due`` may have something to say; None: not before ``put``."""
         return min((word.not_before_s for word in self._waiting.values()), default=None)
+
+    def _why(self, job: Job) -> str | None:
+        return self._held.get(job.key) or self._reasons.get(job.key)
 
     def committed(self) -> None:
         """Forget what was sent: the turn is committed, and its messages were published."""
@@ -80,5 +88,7 @@ class Statuses:
             del self._told_s[key]
         for explained in list(self._reasons)[:-_PACED_JOBS]:
             del self._reasons[explained]
+        for held in list(self._held)[:-_PACED_JOBS]:
+            del self._held[held]
         for task in list(self._choices)[:-_PACED_JOBS]:
             del self._choices[task]

@@ -8,7 +8,7 @@ from device_agent.core.admission import Situation, refusal
 from device_agent.core.backend import choose
 from device_agent.core.job import Refusal
 from device_agent.core.policy import LocalPolicy
-from device_agent.service.ports import Machine, Worker
+from device_agent.service.ports import Machine, Vitals, Worker
 from schemas.messages import Assignment, DataDescription, TrainingPlan
 
 
@@ -44,6 +44,7 @@ class Surroundings:
             busy_with: Task that the device works for, if any.
             now_s: Now, unix seconds.
         """
+        vitals = self._vitals(assignment.plan)
         situation = Situation(
             policy=self.policy,
             data=self.data,
@@ -54,9 +55,16 @@ class Surroundings:
             local_minutes=self.local_minutes(now_s),
             busy_with=busy_with,
             is_draining=self.is_draining,
+            battery_percent=vitals.battery_percent if vitals else None,
+            is_plugged=vitals is not None and vitals.is_plugged,
         )
         graph_bytes = None if assignment.graph is None else assignment.graph.size
         return refusal(assignment.task, assignment.plan, situation, graph_bytes)
+
+    def _vitals(self, plan: TrainingPlan) -> Vitals | None:
+        """Read the sensors where the battery matters; else that would only cost."""
+        floors = (self.policy.limits.battery_floor_percent, plan.requires.battery_percent)
+        return self.machine.vitals() if any(floors) else None
 
     def backend(self, plan: TrainingPlan, *, has_graph: bool) -> str | None:
         """Return what this device does a job with; None: with nothing that it has."""

@@ -1,5 +1,7 @@
 """Updates on their way up: stored with the job's state, forgotten only after a final receipt."""
 
+from collections.abc import Callable
+
 import structlog
 
 from device_agent.core.link import Upload, rate_bytes_s
@@ -20,6 +22,8 @@ from transport.sender import Sender
 #: Receipts of an update that arrived whole.
 _ARRIVED = frozenset({"held", "accepted", "duplicate", "late"})
 _LEAST_S = 0.001
+#: After so long a link that forbids to send is looked at again.
+LOOK_AGAIN_S = 30.0
 
 _LOG = structlog.get_logger()
 
@@ -35,13 +39,28 @@ class Uploads:
         sender: Sender,
         traffic: WorkTraffic,
         times: UploadTimes,
+        why_not_now: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """Begin with what the outbox holds.
+
+        Args:
+            wire: Makes the frames.
+            objects: Where large updates lie.
+            outbox: The rows of those without a final receipt.
+            sender: Sends them.
+            traffic: Counts bytes.
+            times: What the last uploads took.
+            why_not_now: Tells why nothing may be sent on the link as it is; None: it may.
+        """
         self._wire = wire
         self._objects = objects
         self._outbox = outbox
         self._sender = sender
         self._traffic = traffic
         self._times = times
+        self._why_not_now = why_not_now
+        self._held: str | None = None
+        self._look_again_s = 0.0
 
     def add(
         self, record: JobRecord, update: EncodedUpdate, clock: int, now_s: float
@@ -90,19 +109,26 @@ class Uploads:
 
     def due(self, now_s: float) -> list[Outgoing]:
         """Return the manifests to publish now."""
-        return self._sender.due(now_s)
+        return [] if self._is_held(now_s) else self._sender.due(now_s)
+
+    def why_held(self) -> str | None:
+        """Return why nothing may be sent now; None: it may."""
+        return self._why_not_now()
 
     def wake(self, now_s: float) -> list[Outgoing]:
         """Offer at once what no gateway holds."""
         self._sender.wake(now_s)
-        return self._sender.due(now_s)
+        return self.due(now_s)
 
     def next_due_s(self) -> float | None:
         """Return when ``due`` may have something to say."""
-        return self._sender.next_due_s()
+        due_s = self._sender.next_due_s()
+        return due_s if due_s is None or self._held is None else max(due_s, self._look_again_s)
 
     def on_need(self, need: Need, now_s: float) -> list[Outgoing]:
-        """Return the chunks that the receiver asks for."""
+        """Return the chunks that the receiver asks for; it asks again for what it does not get."""
+        if self._is_held(now_s):
+            return []
         try:
             return self._sender.on_need(need, now_s)
         except FileNotFoundError:
@@ -137,6 +163,16 @@ class Uploads:
             return
         size = len(entry.frame) + (0 if entry.path is None else entry.size)
         self._times.add(Upload(size, max(_LEAST_S, now_s - entry.created_s)))
+
+    def _is_held(self, now_s: float) -> bool:
+        """Tell whether the link forbids to send; what waits is looked at again a while later."""
+        held = self._why_not_now()
+        if held is not None:
+            self._look_again_s = now_s + LOOK_AGAIN_S
+        if held != self._held:
+            _LOG.info("uploads_held" if held else "uploads_go_on", reason=held)
+        self._held = held
+        return held is not None
 
     def _adopt(self, update: EncodedUpdate) -> bool:
         """Move a file into the store; one that is there already is from a turn that was undone."""

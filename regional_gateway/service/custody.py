@@ -1,12 +1,13 @@
 """Updates on their way up: taken into custody, passed on, and ended by central's receipt."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from regional_gateway.core import custody
 from regional_gateway.core.custody import Act, Offer, Refuse, Space, Standing
 from regional_gateway.service.deferred import Deferred
 from regional_gateway.service.due import earliest
 from regional_gateway.service.links import Links
+from regional_gateway.service.metering import Meter
 from regional_gateway.service.offers import Offered, Offers
 from regional_gateway.service.ports import FinalReceipt, ReceiptStore
 from schemas.envelope import Frame
@@ -23,6 +24,25 @@ from transport.sender import Sender
 HELD_AFTER_S = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What custody holds.
+
+    Attributes:
+        updates: How many.
+        oldest_s: How long the oldest of them is here, seconds; 0: there is none.
+        held_bytes: Their size.
+        promised_bytes: Size of what is being pulled.
+        quota_bytes: Most that both may be together.
+    """
+
+    updates: int
+    oldest_s: float
+    held_bytes: int
+    promised_bytes: int
+    quota_bytes: int
+
+
 class Custody:
     """What the gateway holds for devices until central's last word on it."""
 
@@ -36,6 +56,7 @@ class Custody:
         links: Links,
         deferred: Deferred,
         quota_bytes: int,
+        meter: Meter,
     ) -> None:
         """Begin with what is stored.
 
@@ -48,6 +69,7 @@ class Custody:
             links: Makes messages.
             deferred: What waits for the commit.
             quota_bytes: Most bytes in custody or promised to pulls.
+            meter: Counts what comes and goes.
         """
         self._store = store
         self._outbox = outbox
@@ -57,6 +79,7 @@ class Custody:
         self._links = links
         self._deferred = deferred
         self._quota_bytes = quota_bytes
+        self._meter = meter
         self._promises: dict[str, tuple[UpdateManifest, float]] = {}
 
     def on_manifest(self, device: str, xfer: str, frame: Frame, now_s: float) -> list[Outgoing]:
@@ -78,7 +101,7 @@ class Custody:
         if found is Act.REPEAT_FINAL:
             return self._repeat_final(xfer)
         if found is Act.TAKE:
-            self._outbox.add(_entry(manifest, frame, now_s))
+            self._take(_entry(manifest, frame, now_s))
             failpoint("gateway.custody.added")
             self._promises[xfer] = (manifest, now_s + HELD_AFTER_S)
             return []
@@ -107,7 +130,7 @@ class Custody:
             path=self._objects.path(manifest.object.sha256),
             chunk_bytes=manifest.object.chunk_bytes,
         )
-        self._outbox.add(entry)
+        self._take(entry)
         failpoint("gateway.custody.taken")
         return [self.held(manifest)]
 
@@ -130,6 +153,7 @@ class Custody:
         if effect.final:
             self._promises.pop(xfer, None)
         if effect.final and effect.entry is not None:
+            self._meter.released(max(0.0, now_s - effect.entry.created_s))
             if effect.entry.path is not None:
                 self._deferred.add(lambda: self.remove_unheld(receipt.sha256))
             return self._end(effect.entry.device, receipt, frame, now_s)
@@ -139,6 +163,17 @@ class Custody:
         if not custody.ends(receipt, xfer, offered.manifest.object.sha256):
             return []
         return self._end(offered.device, receipt, frame, now_s)
+
+    def load(self, now_s: float) -> Load:
+        """Return what is held now."""
+        oldest_s = self._outbox.oldest_s()
+        return Load(
+            updates=self._outbox.count(),
+            oldest_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
+            held_bytes=self._outbox.total_bytes(),
+            promised_bytes=self._offers.promised_bytes(),
+            quota_bytes=self._quota_bytes,
+        )
 
     def remove_unheld(self, sha256: str) -> None:
         """Remove an object's file unless a row or an offer names it."""
@@ -156,7 +191,12 @@ class Custody:
         raw = frame.encode()
         self._store.save_receipt(FinalReceipt(receipt.xfer, device, raw), now_s)
         failpoint("gateway.receipt.saved")
+        self._meter.receipted("central", receipt)
         return [self._links.down_transfer(device, Kind.RECEIPT, receipt.xfer, raw)]
+
+    def _take(self, entry: OutboxEntry) -> None:
+        if self._outbox.add(entry):
+            self._meter.taken(entry.device, entry.size)
 
     def _standing(self, manifest: UpdateManifest, xfer: str) -> Standing:
         if self._store.final_receipt(xfer) is not None:
@@ -194,6 +234,7 @@ class Custody:
         return self._receipt(device, manifest, receipt)
 
     def _receipt(self, device: str, manifest: UpdateManifest, receipt: Receipt) -> Outgoing:
+        self._meter.receipted("gateway", receipt)
         frame = self._links.frames.frame(
             receipt, task=manifest.task, round_number=manifest.round, aud=device
         )

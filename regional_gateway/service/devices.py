@@ -92,6 +92,23 @@ class Devices:
         here = roster.online(presences, now_s, self._silent_after_s)
         return here, frozenset(p.device for p in presences if not p.online)
 
+    def whereabouts(self, now_s: float) -> dict[str, str]:
+        """Return whether each known device is ``online``, ``silent`` or ``offline``."""
+        presences = self._presences(now_s)
+        here = roster.online(presences, now_s, self._silent_after_s)
+        return {
+            one.device: "offline"
+            if not one.online
+            else "online"
+            if one.device in here
+            else "silent"
+            for one in presences
+        }
+
+    def parked(self) -> int:
+        """Return how many messages could not be handled."""
+        return self._parked().count
+
     def offline(self) -> frozenset[str]:
         """Return the devices whose newest state says that they are gone."""
         return frozenset(p.device for p in self._store.presences() if not p.online)

@@ -77,6 +77,10 @@ class Offers:
         """Return the bids whose object is not here yet, granted or not, oldest first."""
         return [one for one in self._offers.values() if one.is_bid and not one.is_taken]
 
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._offers)
+
     def promised_bytes(self) -> int:
         """Return the size of all that is to be pulled and has no row yet."""
         return sum(

@@ -10,6 +10,7 @@ from regional_gateway.service.custody import Custody
 from regional_gateway.service.deferred import Deferred
 from regional_gateway.service.devices import Devices
 from regional_gateway.service.links import DOWNLINK, UPLINK, Links
+from regional_gateway.service.metering import Meter, NoMeter
 from regional_gateway.service.models import Models
 from regional_gateway.service.offers import Offers
 from regional_gateway.service.ports import GatewayStore
@@ -58,6 +59,7 @@ class Fittings:
             follows from it, and returns the boot to go on with.
         rng: Source of jitter.
         parked: Asked for the messages that could not be handled.
+        meter: Counts for those who watch the gateway.
     """
 
     region: str
@@ -70,6 +72,7 @@ class Fittings:
     adopt_boot: Callable[[int], int]
     rng: np.random.Generator
     parked: Callable[[], ParkedSummary] = nothing_parked
+    meter: Meter = field(default_factory=NoMeter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ def build(fittings: Fittings, limits: Limits) -> Parts:
         links,
         deferred,
         limits.custody_quota_bytes,
+        fittings.meter,
     )
     return Parts(
         links=links,

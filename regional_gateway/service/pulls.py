@@ -124,6 +124,10 @@ class Pulls:
             for one in self._offers.bids()
         ]
 
+    def count(self) -> int:
+        """Return how many large updates are offered and not in custody."""
+        return self._offers.count()
+
     def expire(self, now_s: float) -> None:
         """Forget pulls and bids of devices that are gone; they offer again when they are back."""
         for xfer in self._puller.expire(now_s):

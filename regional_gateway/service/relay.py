@@ -80,6 +80,10 @@ class Relay:
         if subject is not None:
             self._remove(subject)
 
+    def count(self) -> int:
+        """Return how many frames wait or are in flight."""
+        return len(self._waiting)
+
     def restart(self) -> None:
         """Publish what is in flight again: the connection is a new one."""
         self._flight.clear()

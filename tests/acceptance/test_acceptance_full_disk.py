@@ -69,7 +69,10 @@ def check_books(fleet, task, tap):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "fields",
+    [pytest.param(SMALL, marks=pytest.mark.long, id="small"), pytest.param(LARGE, id="large")],
+)
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_a_program_whose_disk_is_full_waits_and_goes_on_by_itself(disks, victim, fields):
     fleet, made = disks

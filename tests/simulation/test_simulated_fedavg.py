@@ -63,7 +63,7 @@ def test_mlp_learns_the_digits_of_eight_unlike_devices():
     assert accuracies[-1] >= 0.93, accuracies
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lenet5_learns_mnist_of_eight_unlike_devices(test_data):
     spec = f"mnist={test_data('mnist')}"
     whole = load(spec)
@@ -73,7 +73,7 @@ def test_lenet5_learns_mnist_of_eight_unlike_devices(test_data):
     assert accuracies[-1] >= 0.97, accuracies
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cnn1d_learns_the_activities_of_people_that_it_never_saw(test_data):
     folder = test_data("har")
     people = sorted({path.name[:3] for path in folder.glob("s*.npz")})

@@ -47,7 +47,7 @@ def test_all_fleets_are_as_accurate_as_each_other(finals):
     assert max(accuracies) - min(accuracies) <= fedavg.SPREAD
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fleets_on_mnist_end_within_half_a_point(test_data, tmp_path):
     spec = f"mnist={test_data('mnist')}"
     whole, held_out = load(spec), load(spec, train=False)

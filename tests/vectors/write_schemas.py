@@ -38,6 +38,7 @@ from schemas.messages import (
     TrainingPlan,
     UpdateManifest,
 )
+from schemas.profiles import Limits
 from schemas.tasks import (
     CentralState,
     Downlink,
@@ -116,7 +117,12 @@ PLAN = TrainingPlan(
     codec_params={"block": 1024},
     memory="lazy",
     privacy=Privacy(clip_norm=1.5),
-    requires=Requirements(memory_mb=256, backend="torch", battery_percent=20),
+    requires=Requirements(
+        memory_mb=256,
+        backend="torch",
+        battery_percent=20,
+        profiles=("raspberry-pi-4", "raspberry-pi-5"),
+    ),
     downlink=Downlink(codec="topk", codec_params={"fraction": 0.25}),
 )
 SETTLED = Settlement(
@@ -138,6 +144,16 @@ EXAMPLES: tuple[Example, ...] = (
                 providers=("tensorrt", "cpu"),
                 fallback="cuda: not in this onnxruntime",
                 precision="float16",
+                limits=Limits(
+                    memory_bytes=1 << 29,
+                    threads=4,
+                    batch_size=256,
+                    model_bytes=1 << 26,
+                    temperature_ceiling_celsius=80.0,
+                    temperature_resume_celsius=70.5,
+                    battery_floor_percent=30,
+                    power_mode="MODE_15W",
+                ),
             ),
             data=(DataDescription(name="mnist", shape=(1, 28, 28), classes=10, examples=600),),
             versions={"fedfleet": "0.1.0"},

@@ -11,8 +11,11 @@ DIGITS = DataDescription(name="digits", shape=(1, 8, 8), classes=10, examples=10
 MNIST = DataDescription(name="mnist", shape=(1, 28, 28), classes=10, examples=100)
 
 
-def a_device(name, *data, region="eu", reachable=True, busy=False, refused=None, **has):
+def a_device(  # noqa: PLR0913 - each names one part of a device
+    name, *data, region="eu", reachable=True, busy=False, refused=None, profile="generic", **has
+):
     state = DeviceState(
+        profile=profile,
         status="online",
         boot=1,
         capabilities=Capabilities(**{"memory_bytes": 1 << 30, **has}),
@@ -74,6 +77,11 @@ def test_examples_may_differ_between_devices_and_a_device_without_any_does_not_f
         ),
         ({}, {"requires": Requirements(accelerator="cuda")}, "without accelerator cuda"),
         (
+            {"profile": "raspberry-pi-4"},
+            {"requires": Requirements(profiles=("jetson-nano", "generic"))},
+            "without profile jetson-nano or generic",
+        ),
+        (
             {"battery_percent": 10},
             {"requires": Requirements(battery_percent=20)},
             "with a low battery",
@@ -95,6 +103,12 @@ def test_a_device_that_does_not_fit_is_counted_with_its_reason(device, asked, wh
 def test_a_device_on_mains_has_battery_enough():
     fit = find_fit(a_task(requires=Requirements(battery_percent=50)), [a_device("a")])
     assert fit.devices == ("a",)
+
+
+def test_a_profile_that_no_device_has_leaves_the_task_waiting_with_the_number_of_each_misfit():
+    asked = a_task(requires=Requirements(profiles=("my-board",)))
+    fit = find_fit(asked, [a_device("a"), a_device("b", reachable=False)])
+    assert fit.describe(1) == "0 devices fit, 1 are needed (1 offline, 1 without profile my-board)"
 
 
 def test_too_few_devices_are_told_with_both_numbers_and_the_reasons():

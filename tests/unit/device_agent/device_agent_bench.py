@@ -85,6 +85,8 @@ class FakeMachine:
     def __init__(self) -> None:
         self.free_bytes = 1024 * MIB
         self.backends: tuple[str, ...] = ("noise",)
+        self.battery_percent: int | None = None
+        self.is_plugged = False
 
     def capabilities(self) -> Capabilities:
         return Capabilities(backends=self.backends, memory_bytes=2048 * MIB, cores=1)
@@ -93,7 +95,7 @@ class FakeMachine:
         return self.free_bytes
 
     def vitals(self) -> Vitals:
-        return Vitals(load=0.5, memory_free_bytes=self.free_bytes, temperature_c=40.0)
+        return Vitals(0.5, self.free_bytes, 40.0, self.battery_percent, self.is_plugged)
 
 
 class BenchWorker:
@@ -169,6 +171,8 @@ class Bench:
     now_s: float = START_S
     connect: bool = True
     outbox_quota_bytes: int = 512 * MIB
+    #: Why no update may be sent on the link; None: it may.
+    held: str | None = None
 
     def __post_init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -194,7 +198,14 @@ class Bench:
             DEVICE, data, self.objects, self._trainer, scratch, states, lambda: 0.0
         )
         device = Device(
-            settings, data, self.policy, self.connection, self.objects, self.machine, self.worker
+            settings,
+            data,
+            self.policy,
+            self.connection,
+            self.objects,
+            self.machine,
+            self.worker,
+            why_not_now=lambda: self.held,
         )
         rng = np.random.default_rng(7)
         self.agent = compose(device, lambda: self.now_s, rng, self.wills.append)

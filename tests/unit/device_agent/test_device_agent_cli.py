@@ -99,6 +99,23 @@ def test_a_setting_that_does_not_fit_is_named_and_exits_with_2(given, arguments,
     assert given == []
 
 
+def test_what_is_said_of_machine_and_link_becomes_settings(given, monkeypatch):
+    assert invoke("--region", "r1", "--id", "d1").exit_code == 0
+    flags = ("--metered", "yes", "--mem-ballast-mb", "5", "--profile", "raspberry-pi-5")
+    assert invoke("--region", "r1", "--id", "d1", *flags).exit_code == 0
+    monkeypatch.setenv("FEDFLEET_MEM_BALLAST_MB", "7")
+    monkeypatch.setenv("FEDFLEET_PROFILE", "jetson-nano")
+    assert invoke("--region", "r1", "--id", "d1").exit_code == 0
+    found = [(each.profile, each.metered, each.mem_ballast_mb) for each in given]
+    assert found == [("auto", "auto", 0), ("raspberry-pi-5", "yes", 5), ("jetson-nano", "auto", 7)]
+
+
+def test_a_profile_that_is_not_known_exits_with_1_and_names_those_that_are():
+    result = invoke("--region", "r1", "--id", "d1", "--profile", "nano")
+    assert result.exit_code == 1
+    assert "'nano' is not known; there is generic, generic-arm, jetson-agx-orin" in result.output
+
+
 def test_data_that_cannot_be_loaded_exits_with_1(tmp_path):
     result = invoke(
         "--region", "r1", "--id", "d1", "--data", "npz=nowhere.npz", "--state-dir", str(tmp_path)

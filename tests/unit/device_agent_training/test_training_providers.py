@@ -12,6 +12,7 @@ from device_agent.settings import DeviceSettings
 from device_agent.training import onnx_runtime
 from device_agent.training.onnx_runtime import CPU, ON_CPU, Providers, find_providers, no_providers
 from device_agent.training.onnx_trainer import OnnxTrainer
+from firmware_profiles import load
 
 TENSORRT, CUDA, ON_PROCESSOR = (onnx_runtime.PROVIDERS[name] for name in ("tensorrt", "cuda", CPU))
 FLOAT16 = {"trt_fp16_enable": "True"}
@@ -155,7 +156,7 @@ def test_a_device_without_onnxruntime_says_that_torch_computes_in_float32():
 )
 def test_an_agent_looks_for_what_its_settings_ask(available, fallback):
     settings = DeviceSettings(region="r1", id="d1", precision="float16")
-    found = app._providers(settings, available)
+    found = app._providers(settings, load("generic"), available)
     assert (found.fallback, found.precision) == (fallback, "float32")
 
 

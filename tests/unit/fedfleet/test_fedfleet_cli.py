@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from fedfleet import cli as cli_module
+from fedfleet import logs
 from fedfleet.cli import COMMANDS, SERVICES, Entry, cli
 from fedfleet.errors import FleetError
 
@@ -85,7 +86,7 @@ def test_a_target_that_is_no_command_is_a_defect(monkeypatch):
 @pytest.mark.parametrize(("name", "level"), [("device", "info"), ("tasks", "warning")])
 def test_services_log_more_than_verbs_by_default(monkeypatch, name, level):
     seen = []
-    monkeypatch.setattr(cli_module.logs, "configure", lambda *given: seen.append(given))
+    monkeypatch.setattr(logs, "configure", lambda *given: seen.append(given))
     monkeypatch.setattr(cli_module, "TRIED", click.command()(lambda: None), raising=False)
     monkeypatch.setitem(COMMANDS, name, Entry("fedfleet.cli:TRIED", "Tried."))
     monkeypatch.delenv("FEDFLEET_LOG_LEVEL", raising=False)
@@ -96,7 +97,7 @@ def test_services_log_more_than_verbs_by_default(monkeypatch, name, level):
 
 def test_the_level_may_come_from_the_environment(monkeypatch, verb):
     seen = []
-    monkeypatch.setattr(cli_module.logs, "configure", lambda *given: seen.append(given))
+    monkeypatch.setattr(logs, "configure", lambda *given: seen.append(given))
     monkeypatch.setenv("FEDFLEET_LOG_LEVEL", "error")
     verb(lambda: None)
     run("tried")

@@ -189,6 +189,7 @@ class Rig:
         self.central = Central()
         self.acked = 0
         self.connection = None
+        self.meter = None
         self._start()
 
     def _start(self):
@@ -200,7 +201,7 @@ class Rig:
         with transaction(self.connection):
             boot = next_boot(self.connection, self.now_s)
         self.frames = FrameWriter(f"gw/{REGION}", boot, rng, lambda: self.now_s)
-        self.parts = compose(self.settings, self.connection, self.frames, rng)
+        self.parts = compose(self.settings, self.connection, self.frames, rng, self.meter)
         self.gateway = Gateway(self.parts)
         sessions = {"uplink": self.up, "downlink": self.down}
         self.loop = ServiceLoop(
@@ -211,6 +212,12 @@ class Rig:
             lambda: self.now_s,
             pause=lambda _: None,
         )
+
+    def begin_with(self, meter):
+        """Begin a new life that counts with ``meter``."""
+        self.connection.close()
+        self.meter = meter
+        self._start()
 
     def close(self):
         self.connection.close()

@@ -58,6 +58,15 @@ def test_a_link_that_was_not_measured_is_taken_for_a_slow_one():
     assert "32.0 kB/s (assumed)" in choice.reason
 
 
+def test_a_profile_s_rate_stands_for_a_link_that_was_not_measured_and_for_no_other():
+    assumed = Circumstances(VALUES, 1.0, assumed_bytes_s=1e9)
+    choice = choose("exact", assumed)
+    assert choice.candidate == CANDIDATES["exact"][0]
+    assert "(assumed)" in choice.reason
+    measured = Circumstances(VALUES, 1.0, rate_bytes_s=10.0, assumed_bytes_s=1e9)
+    assert choose("exact", measured).candidate == CANDIDATES["exact"][-1]
+
+
 def test_the_reason_names_size_time_rate_and_what_was_not_taken():
     choice = choose("balanced", Circumstances(VALUES, 1.0, rate_bytes_s=8000.0))
     assert choice.reason == (

@@ -1,0 +1,1 @@
+"""What installs, upgrades and removes a program on a machine with systemd."""
