@@ -28,6 +28,8 @@ _HARDWARE_CLOCK = Path("/sys/class/rtc/rtc0/since_epoch")
 _TIME_ERROR, _TIMEX_BYTES = 5, 512
 #: Sources of frames whose word on the time counts.
 _TRUSTED = ("central", f"{GATEWAY_LEVEL}/")
+#: So long after its broker's start, central has surely come back and said so.
+_SETTLED_S = 60.0
 UPTIME_TOPIC = "$SYS/broker/uptime"
 CENTRAL_TOPIC = Topic(Kind.CENTRAL_STATE).name
 
@@ -78,14 +80,14 @@ def judge_clock(now_s: float, sightings: Sequence[Sighting], *, is_synchronized:
     return warning(_CHECK, seen, "let timesyncd or chrony keep it: timedatectl set-ntp true")
 
 
-def of_messages(heard: Iterable[Heard], now_s: float) -> list[Sighting]:
+def of_messages(heard: Iterable[Heard]) -> list[Sighting]:
     """Return what central and gateways said of the time."""
     messages = {one.topic_name: one for one in heard}
     found = [sighting for one in messages.values() if (sighting := _of_message(one))]
     central_s = _central_online_s(messages.get(CENTRAL_TOPIC))
     uptime_s = _uptime_s(messages.get(UPTIME_TOPIC))
-    if central_s is not None and uptime_s is not None and central_s <= now_s + _TOLERANCE_S:
-        source = "central, which spoke after its broker's start"
+    if central_s is not None and uptime_s is not None and uptime_s >= _SETTLED_S:
+        source = "central (or central has been away since its broker's start)"
         found.append(Sighting(source, latest_s=central_s + uptime_s))
     return found
 

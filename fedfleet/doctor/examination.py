@@ -79,6 +79,7 @@ def examine(request: Request) -> list[Finding]:
         except SettingsError as error:
             found.append(failed("settings", str(error), "let the program's user read that file"))
     if subject is None:
+        found.append(warning("broker", "not examined", "make the settings fit first"))
         return [*python_checks.examine_python(), *found, *_clock(None, ())]
     return [*python_checks.examine_python(), *found, *_examine(subject, request, ends_s)]
 
@@ -159,7 +160,7 @@ def _clock(subject: Subject | None, heard: Iterable[Heard]) -> list[Finding]:
     if subject is not None:
         folders.append(subject.state_dir)
     sightings = [
-        *clock_checks.of_messages(heard, moment),
+        *clock_checks.of_messages(heard),
         *clock_checks.of_hardware(),
         *clock_checks.of_files(folders),
     ]

@@ -1,14 +1,17 @@
 """What the schemas of Kubernetes do not see in a set of objects: each check returns problems."""
 
 import base64
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from central.settings import CentralSettings
 from device_agent.settings import DeviceSettings
 from regional_gateway.settings import GatewaySettings
+from transport.settings import SettingsError
 
 Objects = list[dict[str, Any]]
 SETTINGS = {"central": CentralSettings, "gateway": GatewaySettings, "device": DeviceSettings}
@@ -269,7 +272,7 @@ def environment_of(one: Mapping[str, Any], objects: Objects) -> dict[str, str]:
 
 
 def settings_problems(objects: Objects) -> Iterator[str]:
-    """The settings of every program are known."""
+    """The settings of every program are known, and fit."""
     for one in workloads(objects):
         program = program_of(one)
         if program is None:
@@ -280,6 +283,11 @@ def settings_problems(objects: Objects) -> Iterator[str]:
             match = re.fullmatch(r"FEDFLEET_([A-Z_]+)", name)
             if match and match[1].lower() not in known:
                 yield f"{name_of(one)}: {name} is no setting of {program}"
+        try:
+            with patch.dict(os.environ, names, clear=True):
+                SETTINGS[program].load()
+        except SettingsError as error:
+            yield f"{name_of(one)}: {error}"
 
 
 def login_problems(objects: Objects) -> Iterator[str]:

@@ -126,6 +126,7 @@ def test_a_clock_that_is_off_by_a_day_is_found(device, broker, monkeypatch, days
     assert done.returncode == 0
     if days > 0:  # behind a retained word, only the broker's uptime tells how old it may be
         monkeypatch.setattr(clock_checks, "of_hardware", list)
+        monkeypatch.setattr(clock_checks, "_SETTLED_S", 0.0)
     monkeypatch.setattr(examination, "now_s", lambda: now_s + days * DAY_S)
     monkeypatch.setattr(clock_checks, "is_synchronized", lambda: False)
     report = examine("device", *device)

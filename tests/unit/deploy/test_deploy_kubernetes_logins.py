@@ -82,6 +82,13 @@ def test_a_setting_that_is_not_known_is_found():
     assert "FEDFLEET_KEEPALIVE is no setting of central" in found
 
 
+def test_a_setting_that_does_not_fit_is_found():
+    objects = copy.deepcopy(OBJECTS)
+    objects[3]["data"]["FEDFLEET_KEEPALIVE_S"] = "ten"
+    (found,) = settings_problems(objects)
+    assert found.startswith("central: keepalive_s: ")
+
+
 def test_where_nothing_can_render_the_program_skips_and_says_why(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["kubernetes", "--tools", str(tmp_path)])
     monkeypatch.setattr(program.shutil, "which", lambda _name: None)
