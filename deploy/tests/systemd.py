@@ -7,6 +7,7 @@ with REQUIRE_DEPLOY=1 a skip is a failure. What is large is kept in CACHE.
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -118,9 +119,9 @@ def install(stage: Stage) -> None:
     pip = (f"{own}/bin/pip", "install", "-q", "--no-index", "--find-links", "/srv/wheels")
     do(*pip, f"{wheel}[device]")
     say("a virtual environment from wheels, no network")
-    command = (f"{own}/bin/fedfleet", "install", "device", "--region", REGION, "--id", "d1")
-    command += ("--broker", BROKER, "--data", "npz=/srv/examples.npz", "--set", "heartbeat_s=2")
-    command += ("--wheel", wheel, "--from", "/srv/wheels")
+    command = [f"{own}/bin/fedfleet", "install", "device", "--region", REGION, "--id", "d1"]
+    command += ["--broker", BROKER, "--data", "npz=/srv/examples.npz", "--set", "heartbeat_s=2"]
+    command += ["--wheel", wheel, "--from", "/srv/wheels"]
     planned = do(*command, "--dry-run").stdout
     check("would write /etc/systemd/system/fedfleet-device.service" in planned, planned)
     check("s3cret" not in planned, "the dry run shows the password")
@@ -313,6 +314,7 @@ def perform(work: Path, cache: Path) -> None:
 
 def main() -> int:
     """Run the test; return its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
     cache = Path(os.environ.get("CACHE", "/var/tmp/fedfleet-deploy-cache"))  # noqa: S108
     try:
         with tempfile.TemporaryDirectory(prefix="fedfleet-systemd-", dir="/var/tmp") as work:
