@@ -207,6 +207,21 @@ def _probe(stage: Stage) -> None:
     say(f"from inside: {len(systemd_probe.ATTEMPTS)} attempts, all as they should be")
 
 
+def accompany(stage: Stage) -> None:
+    """Install a gateway beside the device and purge it: the device is not disturbed."""
+    do, pid = stage.container.do, stage.shown("MainPID")
+    command = (FEDFLEET, "install", "gateway", "--region", "south", "--broker", BROKER)
+    do(*command, "--wheel", stage.wheels["now"], "--from", "/srv/wheels", "--wait-s", "40")
+    shown = do("systemctl", "show", "fedfleet-gateway.service", "-p", "StatusText", "--value")
+    ready = "ready; sessions connected: downlink, uplink"
+    check(shown.stdout.strip() == ready, f"the gateway's status: {shown.stdout}")
+    do(FEDFLEET, "uninstall", "gateway", "--purge")
+    left = do("find", "/etc/fedfleet", "/var/lib/private", "-name", "*gateway*").stdout
+    check(not left, f"a purge leaves {left}")
+    check(stage.shown("MainPID") == pid, "the device was started again")
+    say("a gateway beside it: READY with both sessions, purged; the device was not disturbed")
+
+
 def survive(stage: Stage) -> None:
     """Be killed, hang and lose the broker, each in the middle of a task."""
     do, fleet = stage.container.do, stage.fleet
@@ -277,7 +292,7 @@ def leave(stage: Stage) -> None:
     say("uninstalled; settings and state are kept")
 
 
-STEPS = (install, lint, train, harden, survive, upgrade, leave)
+STEPS = (install, lint, train, harden, accompany, survive, upgrade, leave)
 
 
 def perform(work: Path, cache: Path) -> None:
