@@ -262,9 +262,7 @@ def wait_for_broker(stage: Stage) -> None:
     check(state == ("activating", "0"), f"a device that waits for its first broker: {state}")
     fleet.start_broker()
     back_s = stage.wait_healthy()
-    say(
-        f"started without a broker: waits past TimeoutStartSec, READY {back_s:.1f} s after it comes"
-    )
+    say(f"started without one: waits past TimeoutStartSec, READY {back_s:.1f} s after it comes")
 
 
 def upgrade(stage: Stage) -> None:
