@@ -7,6 +7,7 @@ with REQUIRE_DEPLOY=1 a skip is a failure. What is large is kept in CACHE.
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -39,7 +40,7 @@ _MAX_EXPOSURE_X10 = 25
 _DYNAMIC_UIDS = range(61184, 65520)
 _STARTED_S = time.monotonic()
 #: A person's own drop-in, to make the test quick; install must leave it alone.
-_QUICK = "[Service]\nWatchdogSec=8\nRestartSec=1\n"
+_QUICK = "[Service]\nWatchdogSec=8\nTimeoutStartSec=12\nRestartSec=1\n"
 
 
 def say(text: str) -> None:
@@ -118,9 +119,9 @@ def install(stage: Stage) -> None:
     pip = (f"{own}/bin/pip", "install", "-q", "--no-index", "--find-links", "/srv/wheels")
     do(*pip, f"{wheel}[device]")
     say("a virtual environment from wheels, no network")
-    command = (f"{own}/bin/fedfleet", "install", "device", "--region", REGION, "--id", "d1")
-    command += ("--broker", BROKER, "--data", "npz=/srv/examples.npz", "--set", "heartbeat_s=2")
-    command += ("--wheel", wheel, "--from", "/srv/wheels")
+    command = [f"{own}/bin/fedfleet", "install", "device", "--region", REGION, "--id", "d1"]
+    command += ["--broker", BROKER, "--data", "npz=/srv/examples.npz", "--set", "heartbeat_s=2"]
+    command += ["--wheel", wheel, "--from", "/srv/wheels"]
     planned = do(*command, "--dry-run").stdout
     check("would write /etc/systemd/system/fedfleet-device.service" in planned, planned)
     check("s3cret" not in planned, "the dry run shows the password")
@@ -206,8 +207,23 @@ def _probe(stage: Stage) -> None:
     say(f"from inside: {len(systemd_probe.ATTEMPTS)} attempts, all as they should be")
 
 
+def accompany(stage: Stage) -> None:
+    """Install a gateway beside the device and purge it: the device is not disturbed."""
+    do, pid = stage.container.do, stage.shown("MainPID")
+    command = (FEDFLEET, "install", "gateway", "--region", "south", "--broker", BROKER)
+    do(*command, "--wheel", stage.wheels["now"], "--from", "/srv/wheels", "--wait-s", "40")
+    shown = do("systemctl", "show", "fedfleet-gateway.service", "-p", "StatusText", "--value")
+    ready = "ready; sessions connected: downlink, uplink"
+    check(shown.stdout.strip() == ready, f"the gateway's status: {shown.stdout}")
+    do(FEDFLEET, "uninstall", "gateway", "--purge")
+    left = do("find", "/etc/fedfleet", "/var/lib/private", "-name", "*gateway*").stdout
+    check(not left, f"a purge leaves {left}")
+    check(stage.shown("MainPID") == pid, "the device was started again")
+    say("a gateway beside it: READY with both sessions, purged; the device was not disturbed")
+
+
 def survive(stage: Stage) -> None:
-    """Be killed, hang and lose the broker, each in the middle of a task."""
+    """Be killed and hang, each in the middle of a task."""
     do, fleet = stage.container.do, stage.fleet
     fleet.submit("killed", rounds=6)
     do("systemctl", "kill", "-s", "KILL", "--kill-who=main", UNIT)
@@ -216,26 +232,43 @@ def survive(stage: Stage) -> None:
     fleet.submit("hung", rounds=6)
     do("kill", "-STOP", stage.shown("MainPID"))
     back_s = stage.wait_healthy(restarts=2)
-    check("result 'watchdog'" in stage.journal(), "the restart was not the watchdog's")
+    journal = stage.journal()
+    check("result 'watchdog'" in journal, "the restart was not the watchdog's")
+    check("Fatal Python error: Aborted" in journal, "the log does not tell where it hung")
     say(
         f"SIGSTOP: watchdog, healthy again after {back_s:.1f} s, "
         f"accuracy {fleet.finish('hung'):.2f}"
     )
+
+
+def wait_for_broker(stage: Stage) -> None:
+    """Lose the broker, then start without one: not healthy, but left alone."""
+    do, fleet = stage.container.do, stage.fleet
     fleet.kill_broker()
     stage.wait(lambda: "disconnected" in stage.shown("StatusText"), "the loss does not show")
     health = do(FEDFLEET, "health", "--state-dir", STATE, check=False)
     check(health.returncode == 1, "a device without a broker is called healthy")
+    restarts = stage.shown("NRestarts")
     time.sleep(12)  # longer than the watchdog waits
-    check(stage.shown("NRestarts") == "2", "a device that waits for its broker was restarted")
+    check(stage.shown("NRestarts") == restarts, "a device that lost its broker was restarted")
     fleet.start_broker()
     back_s = stage.wait_healthy()
     say(f"no broker for 12 s: not healthy, not restarted; healthy {back_s:.1f} s after it is back")
+    do("systemctl", "stop", UNIT)
+    fleet.kill_broker()
+    do("systemctl", "start", "--no-block", UNIT)
+    time.sleep(18)  # longer than a start may take
+    state = (stage.shown("ActiveState"), stage.shown("NRestarts"))
+    check(state == ("activating", "0"), f"a device that waits for its first broker: {state}")
+    fleet.start_broker()
+    back_s = stage.wait_healthy()
+    say(f"started without one: waits past TimeoutStartSec, READY {back_s:.1f} s after it comes")
 
 
 def upgrade(stage: Stage) -> None:
     """Refuse two broken versions, keep on training, then take a good one."""
     do, fleet = stage.container.do, stage.fleet
-    for kind, why in (("crashes", "this version is broken"), ("hangs", "is activating")):
+    for kind, why in (("crashes", "this version is broken"), ("hangs", f"{UNIT} is")):
         command = (FEDFLEET, "upgrade", "device", "--wheel", stage.wheels[kind])
         began_s = time.monotonic()
         tried = do(*command, "--from", "/srv/wheels", "--wait-s", "15", check=False)
@@ -276,7 +309,7 @@ def leave(stage: Stage) -> None:
     say("uninstalled; settings and state are kept")
 
 
-STEPS = (install, lint, train, harden, survive, upgrade, leave)
+STEPS = (install, lint, train, harden, accompany, survive, wait_for_broker, upgrade, leave)
 
 
 def perform(work: Path, cache: Path) -> None:
@@ -313,6 +346,7 @@ def perform(work: Path, cache: Path) -> None:
 
 def main() -> int:
     """Run the test; return its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
     cache = Path(os.environ.get("CACHE", "/var/tmp/fedfleet-deploy-cache"))  # noqa: S108
     try:
         with tempfile.TemporaryDirectory(prefix="fedfleet-systemd-", dir="/var/tmp") as work:

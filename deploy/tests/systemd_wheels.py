@@ -50,7 +50,7 @@ def renamed(wheel: Path, version: str, bad: tuple[str, str] | None = None) -> Pa
 
 
 def dependencies(wheel: Path, project: Path, cache: Path) -> Path:
-    """Return a folder with the wheels that a device needs, for the container's Python.
+    """Return a folder with the wheels of a device and a gateway, for the container's Python.
 
     Raises:
         SkipError: pip cannot get them.
@@ -64,8 +64,8 @@ def dependencies(wheel: Path, project: Path, cache: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "-d", str(fresh)]
     pip += ["--python-version", PYTHON, "--implementation", "cp"]
     pip += [f"--platform={name}" for name in _PLATFORMS]
-    if run([*pip, f"{wheel}[device]"], check=False, timeout_s=600).returncode != 0:
-        message = "pip cannot download the wheels of a device"
+    if run([*pip, f"{wheel}[device,gateway]"], check=False, timeout_s=600).returncode != 0:
+        message = "pip cannot download the wheels of a device and a gateway"
         raise SkipError(message)
     for own in fresh.glob("fedfleet-*.whl"):
         own.unlink()

@@ -1,0 +1,146 @@
+"""A machine below another root: what is written there, by the command itself."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fedfleet.cli import cli
+from fedfleet.machine_setup import venvs
+from fedfleet.machine_setup.actions import MakeVenv, PointTo, Source
+from fedfleet.machine_setup.layout import MARKER, SetupError
+from fedfleet.machine_setup.machine import Machine
+from fedfleet.machine_setup.request import default_id
+from fedfleet.machine_setup.wheels import find_source
+
+DEVICE = ["device", "--region", "north", "--broker", "mqtt://dev:s3%2Fcret@h", "--id", "d1"]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A tree in which version 0.1.0 is whole, so that pip is not run."""
+
+    def make(action, folder, run=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = {"extras": list(action.extras), "sha256": action.source.sha256}
+        (folder / MARKER).write_text(json.dumps(marker))
+
+    monkeypatch.setattr(venvs, "make", make)
+    return tmp_path
+
+
+def fedfleet(root, *words):
+    return CliRunner().invoke(cli, [*words, "--root", str(root)])
+
+
+def test_install_writes_files_with_their_modes_and_again_changes_nothing(root):
+    first = fedfleet(root, "install", *DEVICE, "--set", "heartbeat_s=5", "--data", "digits")
+    assert first.exit_code == 0, first.output
+    settings = root / "etc/fedfleet/device.toml"
+    assert settings.read_text().splitlines()[2:] == [
+        'broker = "mqtt://dev@h"',
+        'data = ["digits"]',
+        "heartbeat_s = 5",
+        'id = "d1"',
+        'region = "north"',
+    ]
+    password = root / "etc/fedfleet/credentials/device/broker-password"
+    assert (password.read_text(), stat.S_IMODE(password.stat().st_mode)) == ("s3/cret\n", 0o600)
+    assert stat.S_IMODE(password.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640
+    assert (root / "opt/fedfleet/current").readlink() == Path("0.1.0")
+    again = fedfleet(root, "install", *DEVICE)
+    assert "nothing was changed" in again.output
+
+
+def test_a_dry_run_touches_nothing(root):
+    result = fedfleet(root, "install", *DEVICE, "--dry-run")
+    assert "would write /etc/fedfleet/device.toml (0640)" in result.output
+    assert list(root.iterdir()) == []
+
+
+def test_json_lists_the_actions(root):
+    found = json.loads(fedfleet(root, "install", *DEVICE, "--json").stdout)
+    assert (found["name"], found["dry_run"], len(found["actions"])) == ("device", False, 6)
+
+
+def test_uninstall_and_purge(root):
+    fedfleet(root, "install", *DEVICE)
+    assert "are kept" in fedfleet(root, "uninstall", "device").output
+    assert (root / "etc/fedfleet/device.toml").exists()
+    fedfleet(root, "uninstall", "device", "--purge")
+    assert not (root / "etc/fedfleet/device.toml").exists()
+    assert "nothing was changed" in fedfleet(root, "uninstall", "device").output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--region", "North"], "region"),
+        (["--region", "n", "--broker", "http://h"], "neither mqtt nor mqtts"),
+        (["--region", "n", "--set", "no_such_setting=1"], "no_such_setting"),
+        (["--region", "n", "--wheel", "/no/such.whl"], "no such file"),
+        (["--broker", "mqtt://h"], "region"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_done(root, words, says, monkeypatch):
+    monkeypatch.setenv("FEDFLEET_REGION", "from-the-environment")
+    result = fedfleet(root, "install", "device", "--id", "d1", *words)
+    assert (result.exit_code, says in result.output) == (1, True), result.output
+    assert list(root.iterdir()) == []
+
+
+def test_a_program_that_does_not_exist_makes_no_sense(root):
+    assert fedfleet(root, "install", "broker").exit_code == 2
+
+
+def test_an_id_is_made_of_the_hosts_name():
+    assert default_id("Jetson_07.example.org") == "jetson-07"
+    with pytest.raises(SetupError, match="give --id"):
+        default_id("___")
+
+
+def test_the_link_is_replaced_in_one_step(tmp_path):
+    (tmp_path / "opt/fedfleet").mkdir(parents=True)
+    machine = Machine(tmp_path)
+    for version in ("0.1.0", "0.2.0"):
+        machine.perform(PointTo(version))
+        assert machine.look().current == version
+    assert [path.name for path in (tmp_path / "opt/fedfleet").iterdir()] == ["current"]
+
+
+def test_an_environment_counts_only_when_it_is_whole(tmp_path):
+    folder, ran = tmp_path / "0.1.0", []
+    action = MakeVenv(Source("0.1.0", Path("/w.whl"), Path("/wheels"), "aa"), ("device",), "/py")
+
+    def run(command):
+        ran.append(command)
+        folder.mkdir(exist_ok=True)
+        if fails and "pip" in command:
+            message = "no space"
+            raise SetupError(message)
+
+    fails = True
+    with pytest.raises(SetupError, match="no space"):
+        venvs.make(action, folder, run)
+    assert (folder.exists(), venvs.read(folder)) == (False, None)
+    fails = False
+    venvs.make(action, folder, run)
+    assert venvs.read(folder) == venvs.Venv(frozenset({"device"}), "aa")
+    assert ran[-1][-4:] == ["--no-index", "--find-links", "/wheels", "/w.whl[device]"]
+
+
+def test_a_wheel_tells_its_version_and_a_folder_must_have_one(tmp_path):
+    (tmp_path / "fedfleet-0.3.0-py3-none-any.whl").write_text("x")
+    assert find_source(None, tmp_path, None).version == "0.3.0"
+    with pytest.raises(SetupError, match=r"has version 0\.3\.0, not 0\.4\.0"):
+        find_source(tmp_path / "fedfleet-0.3.0-py3-none-any.whl", None, "0.4.0")
+    (tmp_path / "fedfleet-0.4.0-py3-none-any.whl").write_text("x")
+    with pytest.raises(SetupError, match="must hold one wheel"):
+        find_source(None, tmp_path, None)
+    assert find_source(None, tmp_path, "0.4.0").version == "0.4.0"
+    (tmp_path / "other-1.0-py3-none-any.whl").write_text("x")
+    with pytest.raises(SetupError, match="not named like"):
+        find_source(tmp_path / "other-1.0-py3-none-any.whl", None, None)
