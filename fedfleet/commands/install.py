@@ -2,20 +2,25 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from device_agent.adapters.profile_choice import AUTO, choose_profile
 from fedfleet import options
+from fedfleet.machine_setup import settings_text
 from fedfleet.machine_setup.actions import Action
 from fedfleet.machine_setup.layout import PROGRAMS, Program, SetupError
 from fedfleet.machine_setup.machine import Machine
-from fedfleet.machine_setup.plan import plan_install
+from fedfleet.machine_setup.plan import Seen, plan_install
 from fedfleet.machine_setup.request import Request, wanted
 from fedfleet.machine_setup.service import Service
 from fedfleet.machine_setup.settings_text import Setting
 from fedfleet.submission import SubmissionError, setting
+from firmware_profiles import ProfileError
+from schemas.profiles import FirmwareProfile
 from transport.settings import CREDENTIALS
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -28,7 +33,11 @@ _SETTINGS = ("region", "broker", "uplink", "profile")
 @click.option("--broker", metavar="URL", help="A password in it goes to a file of its own.")
 @click.option("--uplink", metavar="URL", help="Of a gateway: the broker that central listens on.")
 @click.option("--id", "device_id", help="Of a device; default: the host's name.")
-@click.option("--profile", metavar="NAME", help="Of a device; limits and GPU follow from it.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Of a device; limits and GPU follow from it. Default: what this machine is found to be.",
+)
 @click.option(
     "--data", multiple=True, metavar="SOURCE", help="Of a device or central; repeatable."
 )
@@ -78,7 +87,9 @@ def install(
     missing; a settings file that is there is kept.
     """
     program, machine = PROGRAMS[name], Machine(root.resolve())
-    actions = plan_install(wanted(program, _request(name, flags)), machine.look())
+    seen = machine.look()
+    profile = _profile(program, flags["profile"], seen, root) if name == "device" else None
+    actions = plan_install(wanted(program, replace(_request(name, flags), profile=profile)), seen)
     if not dry_run and actions:
         machine.check_rights()
         for action in actions:
@@ -87,6 +98,16 @@ def install(
     _report(program, actions, dry_run=dry_run, as_json=as_json)
     if wait_s and machine.is_live and not dry_run:
         _wait(program, machine, wait_s)
+
+
+def _profile(program: Program, asked: str | None, seen: Seen, root: Path) -> FirmwareProfile:
+    """Return the profile that is asked for, or in the settings that are kept, or detected."""
+    kept = settings_text.read(program, seen.files.get(program.settings, "")).get("profile")
+    try:
+        return choose_profile(asked or str(kept or AUTO), root).profile
+    except ProfileError as error:
+        message = f"profile: {error}"
+        raise SetupError(message) from error
 
 
 def _request(name: str, flags: dict[str, Any]) -> Request:

@@ -2,14 +2,17 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.resources import files
 
 from fedfleet.machine_setup.layout import Program
+from schemas.limits import MIB
+from schemas.profiles import FirmwareProfile
 
 #: The first systemd with LoadCredential= (systemd 247, NEWS).
 FIRST_WITH_CREDENTIALS = 247
 _UNITS = files("fedfleet.machine_setup") / "units"
+#: The agent itself takes 80 to 110 MB (`make footprint`); a job that a profile admits must fit.
+_AGENT_BYTES = 256 * MIB
 _SPARE_TASKS = 64
 _TASKS_PER_THREAD = 4
 
@@ -27,16 +30,11 @@ class Limits:
     threads: int | None = None
 
 
-def limits_of(profile: str | None) -> Limits:
-    """Return the limits of a firmware profile; none at all where profiles are not installed."""
-    if profile is None:
-        return Limits()
-    try:
-        load = import_module("firmware_profiles").load
-    except (ImportError, AttributeError):
-        return Limits()
-    limits = load(profile).limits
-    return Limits(limits.memory_bytes, limits.threads)
+def limits_of(profile: FirmwareProfile) -> Limits:
+    """Return what a firmware profile grants the whole service: a job, and the agent around it."""
+    job_bytes = profile.limits.memory_bytes
+    memory_bytes = None if job_bytes is None else job_bytes + _AGENT_BYTES
+    return Limits(memory_bytes, profile.limits.threads)
 
 
 def unit(program: Program) -> str:

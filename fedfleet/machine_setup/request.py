@@ -8,11 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from fedfleet.machine_setup.drop_ins import limits_of
+from fedfleet.machine_setup.drop_ins import Limits, limits_of
 from fedfleet.machine_setup.layout import Program, SetupError
 from fedfleet.machine_setup.plan import Wanted
 from fedfleet.machine_setup.settings_text import Setting
 from fedfleet.machine_setup.wheels import find_source
+from schemas.profiles import FirmwareProfile
 from transport.broker_url import BrokerUrlError, parse_broker_url
 from transport.settings import CREDENTIALS, SettingsError, check_settings
 
@@ -37,6 +38,7 @@ class Request:
         python: Interpreter of the virtual environment.
         extras: Beyond the program's own.
         overwrite_settings: Whether a settings file may be replaced.
+        profile: The device's firmware profile, which limits its unit.
     """
 
     settings: Mapping[str, Setting]
@@ -47,6 +49,7 @@ class Request:
     python: str
     extras: frozenset[str] = field(default=frozenset())
     overwrite_settings: bool = False
+    profile: FirmwareProfile | None = None
 
 
 def wanted(program: Program, request: Request) -> Wanted:
@@ -60,16 +63,15 @@ def wanted(program: Program, request: Request) -> Wanted:
     if program.name == "device":
         settings.setdefault("id", default_id(socket.gethostname()))
     _check(program, settings)
-    profile = settings.get("profile")
-    profile = str(profile) if profile is not None else None
+    profile = request.profile
     return Wanted(
         program=program,
         source=find_source(request.wheel, request.folder, request.version),
         python=request.python,
         settings=settings,
         credentials=credentials,
-        profile=profile,
-        limits=limits_of(profile),
+        profile=None if profile is None else profile.family,
+        limits=Limits() if profile is None else limits_of(profile),
         extras=request.extras,
         overwrite_settings=request.overwrite_settings,
     )

@@ -22,17 +22,27 @@ def render(program: Program, settings: Mapping[str, Setting]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read(program: Program, text: str) -> dict[str, object]:
+    """Return the settings in the text of a file.
+
+    Raises:
+        SetupError: It is not TOML.
+    """
+    try:
+        settings: dict[str, object] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{program.settings} is not TOML: {error}; correct it, or move it away"
+        raise SetupError(message) from error
+    return settings
+
+
 def check_kept(program: Program, text: str, settings: Mapping[str, Setting]) -> None:
     """Check that a settings file that is there already says what is asked for.
 
     Raises:
         SetupError: It says something else; it is never overwritten silently.
     """
-    try:
-        present = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{program.settings} is not TOML: {error}; correct it, or move it away"
-        raise SetupError(message) from error
+    present = read(program, text)
     wrong = [
         f"{name} is {_shown(present.get(name))} there, {_shown(value)} here"
         for name, value in sorted(settings.items())

@@ -1,6 +1,7 @@
 """A machine below another root: what is written there, by the command itself."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fedfleet.machine_setup.machine import Machine
 from fedfleet.machine_setup.request import default_id
 from fedfleet.machine_setup.wheels import find_source
 
+MACHINES = Path(__file__).parents[2] / "golden" / "machines"
 DEVICE = ["device", "--region", "north", "--broker", "mqtt://dev:s3%2Fcret@h", "--id", "d1"]
 
 
@@ -144,3 +146,25 @@ def test_a_wheel_tells_its_version_and_a_folder_must_have_one(tmp_path):
     (tmp_path / "other-1.0-py3-none-any.whl").write_text("x")
     with pytest.raises(SetupError, match="not named like"):
         find_source(tmp_path / "other-1.0-py3-none-any.whl", None, None)
+
+
+@pytest.mark.parametrize(
+    ("machine", "memory", "gpu"),
+    [("jetson-orin-nano", 2048 + 256, True), ("raspberry-pi-4", 512 + 256, False)],
+)
+def test_the_units_limits_are_those_of_the_profile_that_the_machine_is_found_to_have(
+    root, machine, memory, gpu
+):
+    shutil.copytree(MACHINES / machine, root, dirs_exist_ok=True)
+    assert fedfleet(root, "install", *DEVICE).exit_code == 0
+    drop_ins = root / "etc/systemd/system/fedfleet-device.service.d"
+    assert f"MemoryMax={memory * 2**20}\n" in (drop_ins / "20-profile.conf").read_text()
+    assert (drop_ins / "jetson.conf").exists() == gpu
+
+
+def test_a_profile_in_settings_that_are_kept_counts_and_an_unknown_one_is_refused(root):
+    assert fedfleet(root, "install", *DEVICE, "--profile", "raspberry-pi-5").exit_code == 0
+    again = fedfleet(root, "install", *DEVICE)
+    assert "nothing was changed" in again.output
+    unknown = fedfleet(root, "install", *DEVICE, "--profile", "toaster")
+    assert (unknown.exit_code, "toaster" in unknown.output) == (1, True)
