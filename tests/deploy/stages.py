@@ -157,6 +157,22 @@ def scale(fleet, report):
     report.say(f"devices 4 -> 8 healthy in {took_s} s; a task of all 8 reached {accuracy:.3f}")
 
 
+def replace(fleet, report):
+    """Put new containers in the devices' place, as an upgrade does: ids stay with their state."""
+    before = fleet.device_ids()
+    devices = ("device-eu", "device-us")
+    scaled = ("--scale", "device-eu=4", "--scale", "device-us=4")
+    fleet.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", *scaled, *devices)
+    after = fleet.device_ids()
+    check(not set(before) & set(after), "the containers are still the same")
+    check(sorted(before.values()) == sorted(after.values()), f"ids: {before} to {after}")
+    fleet.submit("replaced", rounds=2, min_clients=8, cohort=8)
+    fleet.await_completed("replaced")
+    report.say(
+        "all 8 devices in new containers, with their ids and state; a task of all completed"
+    )
+
+
 def prometheus(fleet, report):
     """Prometheus scrapes central and both gateways."""
 
