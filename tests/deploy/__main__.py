@@ -57,6 +57,7 @@ def _live(fleet, report):
     stages.kill_each(fleet, report)
     stages.cut_broker(fleet, report)
     stages.scale(fleet, report)
+    stages.replace(fleet, report)
     stages.shut_down(fleet, report)
     report.say("not run: Grafana's container (no image without a registry), arm64 images")
 
