@@ -12,10 +12,10 @@ CHAOS ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients prometheus-test
+.PHONY: help setup demo test test-long check vectors bench bench-train bench-codecs bench-laq bench-fedavg-codecs runtimes footprint fedavg simulate mutants failpoints soak chaos netfault clean mosquitto fuzz-gradients prometheus-test deploy-test systemd-test kubernetes-test aarch64-wheels
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install everything into .venv (fast when nothing changed)
 
@@ -91,7 +91,19 @@ chaos: setup mosquitto  ## Kill a fleet 200 times on Mosquitto, 50 times on amqt
 	@$(BIN)/fedfleet chaos --broker embedded --devices 8 --kills 50 --updates 75 $(CHAOS)
 
 prometheus-test: setup mosquitto  ## Let a real Prometheus scrape a fleet that trains; ask all of the dashboard
-	@$(BIN)/python -m deploy.tests.prometheus_scrape
+	@$(BIN)/python -m tests.deploy.prometheus_scrape
+
+deploy-test: setup mosquitto  ## Build the images, live the compose testbed on a Docker engine (root)
+	@TORCH="$(TORCH)" $(BIN)/python -m tests.deploy.compose $(DEPLOY)
+
+systemd-test: setup  ## A device under systemd in nspawn: killed, hung, upgraded, rolled back (root)
+	@$(BIN)/python -m tests.deploy.systemd
+
+kubernetes-test: setup  ## Render the Kubernetes overlays, validate them against three versions (no cluster)
+	@$(BIN)/python -m tests.deploy.kubernetes
+
+aarch64-wheels: setup  ## Is there a wheel of all that a device needs, for 64-bit ARM?
+	@PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/aarch64_wheels.sh
 
 netfault: setup mosquitto  ## 20 MB over a link that loses, delays and is cut for 30 s (root)
 	$(BIN)/python -m pytest -s -m netfault tests/acceptance

@@ -5,7 +5,7 @@ import copy
 
 import pytest
 
-from tests.kubernetes import __main__ as program
+from tests.deploy.kubernetes import __main__ as program
 from tests.support.kubernetes_objects import (
     environment_of,
     login_problems,

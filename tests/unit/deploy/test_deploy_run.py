@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from tests.deploy import __main__ as run
-from tests.deploy import engine
-from tests.deploy.report import Failure, Report, until
+from tests.deploy.compose import __main__ as run
+from tests.deploy.compose import engine
+from tests.deploy.compose.report import Failure, Report, until
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WORK", str(tmp_path))
     monkeypatch.delenv("REQUIRE_DEPLOY", raising=False)
-    monkeypatch.setattr(sys, "argv", ["tests.deploy"])
+    monkeypatch.setattr(sys, "argv", ["tests.deploy.compose"])
     monkeypatch.setattr(run.signal, "signal", lambda *_: None)
 
 

@@ -1,6 +1,7 @@
 """The page that Prometheus reads, and the snapshot that the loop takes for it."""
 
 import socket
+import struct
 import sqlite3
 import sys
 import threading
@@ -57,6 +58,20 @@ def test_a_client_that_says_nothing_keeps_nobody_from_the_page(registry):
     with socket.create_connection((HOST, port)):
         assert "answer 42.0\n" in fetch(port)
     server.close()
+
+
+def test_a_client_that_hangs_up_in_the_middle_is_no_fault(registry, capfd):
+    port = free_port()
+    server = MetricsServer(registry, HOST, port)
+    server.start()
+    for request in (b"GET /met", b"GET /metrics HTTP/1.0\r\n\r\n"):
+        client = socket.create_connection((HOST, port))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(request)
+        client.close()  # by a reset
+    assert "answer 42.0\n" in fetch(port)
+    server.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_in_use_is_told_in_one_line_that_names_it():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import Self
 
-from deploy.tests.systemd_container import FailedError, Network, run
+from tests.deploy.systemd.container import FailedError, Network, run
 
 USER, PASSWORD = "fleet", "s3cret/pass"
 #: As a device is told it; the password is percent-encoded.
@@ -119,7 +119,7 @@ class Fleet:
 
     def _start(self, name: str, command: list[str]) -> None:
         with (self._work / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(  # noqa: S603
+            self._processes[name] = subprocess.Popen(
                 self._network.inside(command), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 

@@ -3,8 +3,8 @@
 import json
 import time
 
-from tests.deploy.fleet import OURS, SERVICES
-from tests.deploy.report import Failure, until
+from tests.deploy.compose.fleet import OURS, SERVICES
+from tests.deploy.compose.report import Failure, until
 
 MB = 1_000_000
 DEVICE_IMAGE_MB = 350

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.deploy.report import Failure, until
+from tests.deploy.compose.report import Failure, until
 
 #: What is brought up: everything but Grafana, for whose image there is no stand-in.
 SERVICES = (

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Every dependency of fedfleet[device] has a wheel for 64-bit ARM: nothing is compiled on a device.
-#   deploy/tests/aarch64_wheels.sh [EXTRA...]      default: device
+#   tests/deploy/aarch64_wheels.sh [EXTRA...]      default: device
 # PYTHONS: versions asked for. PYTHON: the interpreter whose pip asks. Exit code 0: all are wheels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -6,7 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from deploy.tests.systemd_container import PYTHON, SkipError, run
+from tests.deploy.systemd.container import PYTHON, SkipError, run
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 #: What makes a version bad, by the file that it is appended to.

@@ -46,9 +46,7 @@ def run(
     Raises:
         FailedError: It fails, and ``check`` is set.
     """
-    done = subprocess.run(  # noqa: S603 - the test's own commands
-        command, capture_output=True, text=True, check=False, timeout=timeout_s
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
     if check and done.returncode != 0:
         said = (done.stdout + done.stderr)[-_TAIL:]
         message = f"{' '.join(command)} failed ({done.returncode}):\n{said}"
@@ -160,7 +158,7 @@ class Container:
         command += ["--system-call-filter=bpf", "--capability=CAP_BPF,CAP_NET_ADMIN"]
         log = self.root.parent / "boot.log"
         with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -8,7 +8,7 @@ end central is killed, and its alarm goes off. Exit code 0: all of it; 1: not; 7
 here.
 """
 
-# ruff: noqa: S603, T201, TID251 - a script: it prints, reads clocks, starts programs
+# ruff: noqa: T201 - a script: it prints, reads clocks, starts programs
 
 import json
 import math
@@ -31,7 +31,7 @@ import yaml
 from tests.support.brokers import free_port
 from tests.support.fleet import Fleet, Shape, running_fleet
 
-DEPLOY = Path(__file__).resolve().parents[1]
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 RULES_TEST = DEPLOY / "prometheus" / "rules_test.yml"
@@ -230,7 +230,7 @@ class Server:
             message = f"rules: {len(rules)}, with errors: {ill}, firing: {self.alerts()}"
             raise CheckError(message)
 
-    def _ask(self, path: str, **query: object) -> Any:  # noqa: ANN401
+    def _ask(self, path: str, **query: object) -> Any:
         answer = json.loads(_get(f"{self._url}/{path}?{urllib.parse.urlencode(query)}"))
         return answer["data"]
 

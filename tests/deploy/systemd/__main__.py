@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.tests import systemd_probe, systemd_wheels
-from deploy.tests.systemd_container import (
+from tests.deploy.systemd import probe, wheel_files
+from tests.deploy.systemd.container import (
     Container,
     FailedError,
     Network,
@@ -25,9 +25,9 @@ from deploy.tests.systemd_container import (
     root_archive,
     run,
 )
-from deploy.tests.systemd_fleet import BROKER, REGION, Fleet, write_examples
+from tests.deploy.systemd.fleet import BROKER, REGION, Fleet, write_examples
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 UNIT = "fedfleet-device.service"
 PROGRAMS = ("device", "gateway", "central")
 FEDFLEET = "/opt/fedfleet/current/bin/fedfleet"
@@ -189,7 +189,7 @@ def harden(stage: Stage) -> None:
 def _probe(stage: Stage) -> None:
     """Run the probe under the device's own unit, with another program in it."""
     do, root = stage.container.do, stage.container.root
-    shutil.copy(PROJECT / "deploy/tests/systemd_probe.py", root / "srv/probe.py")
+    shutil.copy(PROJECT / "tests/deploy/systemd/probe.py", root / "srv/probe.py")
     text = (root / "etc/systemd/system" / UNIT).read_text()
     text = re.sub(
         "^ExecStart=.*$", "ExecStart=/usr/bin/python3 /srv/probe.py", text, flags=re.MULTILINE
@@ -201,10 +201,10 @@ def _probe(stage: Stage) -> None:
     do("systemctl", "start", "fedfleet-probe.service")
     said = do("journalctl", "-u", "fedfleet-probe.service", "-o", "cat", "--no-pager").stdout
     found = dict(re.findall(r"^([a-z-]+) (allowed|denied)", said, flags=re.MULTILINE))
-    for name in systemd_probe.ATTEMPTS:
-        wanted = "allowed" if name in systemd_probe.ALLOWED else "denied"
+    for name in probe.ATTEMPTS:
+        wanted = "allowed" if name in probe.ALLOWED else "denied"
         check(found.get(name) == wanted, f"{name} is {found.get(name)}, not {wanted}:\n{said}")
-    say(f"from inside: {len(systemd_probe.ATTEMPTS)} attempts, all as they should be")
+    say(f"from inside: {len(probe.ATTEMPTS)} attempts, all as they should be")
 
 
 def accompany(stage: Stage) -> None:
@@ -317,14 +317,14 @@ def perform(work: Path, cache: Path) -> None:
     check_tools()
     archive = root_archive(cache)
     say("Debian's files")
-    now = systemd_wheels.build(PROJECT, work)
+    now = wheel_files.build(PROJECT, work)
     built = {
         "now": now,
-        "good": systemd_wheels.renamed(now, "0.1.1"),
-        "crashes": systemd_wheels.renamed(now, "0.2.0", systemd_wheels.CRASHES),
-        "hangs": systemd_wheels.renamed(now, "0.2.1", systemd_wheels.HANGS),
+        "good": wheel_files.renamed(now, "0.1.1"),
+        "crashes": wheel_files.renamed(now, "0.2.0", wheel_files.CRASHES),
+        "hangs": wheel_files.renamed(now, "0.2.1", wheel_files.HANGS),
     }
-    folder = systemd_wheels.dependencies(built["now"], PROJECT, cache)
+    folder = wheel_files.dependencies(built["now"], PROJECT, cache)
     say("wheels")
     with Network() as network, Container(archive, work / "root", network) as container:
         shutil.copytree(folder, container.root / "srv/wheels")
@@ -347,7 +347,7 @@ def perform(work: Path, cache: Path) -> None:
 def main() -> int:
     """Run the test; return its exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
-    cache = Path(os.environ.get("CACHE", "/var/tmp/fedfleet-deploy-cache"))  # noqa: S108
+    cache = Path(os.environ.get("CACHE", "/var/tmp/fedfleet-deploy-cache"))
     try:
         with tempfile.TemporaryDirectory(prefix="fedfleet-systemd-", dir="/var/tmp") as work:
             Path(work).chmod(0o755)

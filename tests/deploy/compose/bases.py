@@ -17,8 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.deploy.engine import BRIDGE, WHEELS_URL
-from tests.deploy.report import Failure, Skip
+from tests.deploy.compose.engine import BRIDGE, WHEELS_URL
+from tests.deploy.compose.report import Failure, Skip
 
 PYTHON_VERSION = "3.11"
 SUITE = "bookworm"

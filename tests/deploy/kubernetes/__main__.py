@@ -1,6 +1,6 @@
 """Renders the overlays with kustomize and checks what comes out; exit code 77: it cannot run here.
 
-``python -m tests.kubernetes [--tools DIR]``. No cluster takes part: whether one would run the
+``python -m tests.deploy.kubernetes [--tools DIR]``. No cluster takes part: whether one would run the
 objects is not known from this.
 """
 
@@ -19,7 +19,7 @@ import yaml
 
 from tests.support.kubernetes_objects import CHECKS, login_problems, settings_problems
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("edge-fleet", "single-node")
 #: The oldest one that is still in use, one between, and the newest whose schemas are at hand.

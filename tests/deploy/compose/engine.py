@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.deploy.report import Failure, Skip
+from tests.deploy.compose.report import Failure, Skip
 
 #: Address of the engine's bridge, as seen from a container that is being built.
 BRIDGE = "172.17.0.1"

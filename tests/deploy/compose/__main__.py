@@ -1,4 +1,4 @@
-"""The testbed on a real Docker engine: ``python -m tests.deploy``, as root.
+"""The testbed on a real Docker engine: ``python -m tests.deploy.compose``, as root.
 
 Exit code 0: everything holds. 1: something does not. 77: Docker cannot run here, and why; with
 REQUIRE_DEPLOY=1 that is a failure too. All state is in a folder of its own under WORK (default
@@ -12,12 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.deploy import bases, stages
-from tests.deploy.engine import Engine, check_tools
-from tests.deploy.fleet import Fleet
-from tests.deploy.report import Failure, Report, Skip
+from tests.deploy.compose import bases, stages
+from tests.deploy.compose.engine import Engine, check_tools
+from tests.deploy.compose.fleet import Fleet
+from tests.deploy.compose.report import Failure, Report, Skip
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 SKIPPED = 77
 
 
