@@ -1,8 +1,8 @@
 """The page that Prometheus reads, and the snapshot that the loop takes for it."""
 
 import socket
-import struct
 import sqlite3
+import struct
 import sys
 import threading
 import urllib.error
