@@ -143,13 +143,15 @@ class Upgrade:
     def _install(self, source: Source, seen: Seen) -> None:
         """Install the version with all that programs of this machine had in the one before."""
         present = seen.venvs.get(source.version)
-        if present is not None and source.sha256 in (None, present.sha256):
-            return
-        if present is not None:
-            self.machine.perform(Remove(venv(source.version)))
         current = seen.current or ""
         before = seen.venvs.get(current)
         extras = before.extras if before else frozenset(p.name for p in seen.installed())
+        if present is not None and source.sha256 in (None, present.sha256):
+            if extras <= present.extras:
+                return
+            extras |= present.extras
+        elif present is not None:
+            self.machine.perform(Remove(venv(source.version)))
         python = (self.machine.real(venv(current)) / "bin" / "python").resolve()
         action = MakeVenv(source, tuple(sorted(extras)), str(python))
         self.say(str(action))
