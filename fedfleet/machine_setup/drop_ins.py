@@ -4,11 +4,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 
-from fedfleet.machine_setup.layout import Program
+from fedfleet.machine_setup.layout import Program, SetupError
 
 #: The first systemd with LoadCredential= (systemd 247, NEWS).
 FIRST_WITH_CREDENTIALS = 247
+#: Of the setting ``profile``: the device looks at its machine; nothing is known here before.
+_AUTO = "auto"
 _UNITS = files("fedfleet.machine_setup") / "units"
 _SPARE_TASKS = 64
 _TASKS_PER_THREAD = 4
@@ -28,14 +31,19 @@ class Limits:
 
 
 def limits_of(profile: str | None) -> Limits:
-    """Return the limits of a firmware profile; none at all where profiles are not installed."""
-    if profile is None:
+    """Return the limits of a firmware profile, a name or FILE.yaml; none where none is named.
+
+    Raises:
+        SetupError: There is no such profile, or its file does not fit.
+    """
+    if profile is None or profile == _AUTO:
         return Limits()
+    profiles = import_module("firmware_profiles")
+    is_file = profile.endswith((".yaml", ".yml"))
     try:
-        load = import_module("firmware_profiles").load
-    except (ImportError, AttributeError):
-        return Limits()
-    limits = load(profile).limits
+        limits = (profiles.read(Path(profile)) if is_file else profiles.load(profile)).limits
+    except profiles.ProfileError as error:
+        raise SetupError(str(error)) from error
     return Limits(limits.memory_bytes, limits.threads)
 
 

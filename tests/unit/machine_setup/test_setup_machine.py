@@ -1,6 +1,7 @@
 """A machine below another root: what is written there, by the command itself."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -144,3 +145,39 @@ def test_a_wheel_tells_its_version_and_a_folder_must_have_one(tmp_path):
     (tmp_path / "other-1.0-py3-none-any.whl").write_text("x")
     with pytest.raises(SetupError, match="not named like"):
         find_source(tmp_path / "other-1.0-py3-none-any.whl", None, None)
+
+
+def test_a_second_install_without_an_id_keeps_the_one_that_is_there(root):
+    words = [word for word in DEVICE if word not in ("--id", "d1")]
+    assert fedfleet(root, "install", *DEVICE).exit_code == 0
+    again = fedfleet(root, "install", *words)
+    assert "nothing was changed" in again.output, again.output
+    other = fedfleet(root, "install", *words, "--set", "heartbeat_s=9", "--overwrite-settings")
+    assert other.exit_code == 0, other.output
+    text = (root / "etc/fedfleet/device.toml").read_text()
+    assert ('id = "d1"' in text, "heartbeat_s = 9" in text) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [("jetson", "'jetson' is not known"), ("/no/such.yaml", "No such file"), ("auto", "set up")],
+)
+def test_a_profile_is_a_name_a_file_or_auto_and_is_checked_first(root, profile, says):
+    result = fedfleet(root, "install", *DEVICE, "--profile", profile)
+    assert says in result.output, result.output
+    assert (root / "etc").exists() == (profile == "auto")
+
+
+def test_what_the_services_must_read_does_not_depend_on_roots_umask(root):
+    before = os.umask(0o077)
+    try:
+        assert fedfleet(root, "install", *DEVICE).exit_code == 0
+    finally:
+        os.umask(before)
+    for folder in ("opt/fedfleet", "etc/fedfleet", "etc/systemd/system"):
+        assert stat.S_IMODE((root / folder).stat().st_mode) == 0o755
+    assert stat.S_IMODE((root / "etc/fedfleet/credentials/device").stat().st_mode) == 0o700
+
+
+def test_an_id_is_one_even_of_a_long_name():
+    assert default_id("a" * 31 + "-b") == "a" * 31
