@@ -11,6 +11,7 @@ from schemas.messages import Capabilities, Precision
 from schemas.profiles import Limits
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 _NO_LIMITS = Limits()
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
 _RECLAIMABLE = "inactive_file"
@@ -51,7 +52,7 @@ class LocalMachine:
         self,
         backends: tuple[str, ...],
         onnx: OnnxProviders | None = None,
-        cgroup: Path = _CGROUP,
+        cgroup: Path | None = None,
         limits: Limits = _NO_LIMITS,
     ) -> None:
         """Look at the machine.
@@ -59,10 +60,10 @@ class LocalMachine:
         Args:
             backends: Names of the trainers that are installed.
             onnx: What the onnx trainer computes on and in, where there is one.
-            cgroup: The control group's directory.
+            cgroup: The control group's directory; None: this process's own.
             limits: What it may be burdened with.
         """
-        self._cgroup = cgroup
+        self._cgroup = own_cgroup() if cgroup is None else cgroup
         self._capabilities = Capabilities(
             backends=backends,
             memory_bytes=min(
@@ -113,6 +114,19 @@ class LocalMachine:
     def _number(self, name: str) -> int | None:
         text = _read(self._cgroup / name)
         return int(text) if text.isdecimal() else None
+
+
+def own_cgroup(root: Path = _CGROUP, told: Path = _OWN_CGROUP) -> Path:
+    """Return the directory of this process's control group (cgroups(7), version 2).
+
+    A container sees its own as the root. A service of systemd sees the whole machine's tree, and
+    its limit lies further down.
+    """
+    for line in _read(told).splitlines():
+        if line.startswith("0::/"):
+            found = root / line[len("0::/") :]
+            return found if (found / "memory.max").exists() else root
+    return root
 
 
 def _read(path: Path) -> str:

@@ -12,7 +12,7 @@ from device_agent_bench import DEVICE, LARGE, SMALL, NoiseTrainer, dataset, mode
 
 from device_agent.adapters.data_sources import load_data
 from device_agent.adapters.job_run import JobError, JobRun
-from device_agent.adapters.machine import LocalMachine
+from device_agent.adapters.machine import LocalMachine, own_cgroup
 from device_agent.adapters.optimizer_states import OptimizerStates
 from device_agent.adapters.policy_file import PolicyError, load_policy
 from device_agent.adapters.worker import PROGRESS_S, TrainingWorker, _Order
@@ -383,3 +383,18 @@ def test_shards_of_all_devices_are_the_whole_source(npz):
     assert sum(sizes) == 20
     uneven = [len(load_data((spec,), f"{k}/2", 0.1, 5)[name]) for k in (1, 2)]
     assert sum(uneven) == 20
+
+
+def test_a_service_of_systemd_sees_the_limit_of_its_own_control_group(tmp_path):
+    tree, told = tmp_path / "cgroup", tmp_path / "told"
+    unit = tree / "system.slice/fedfleet-device.service"
+    unit.mkdir(parents=True)
+    (unit / "memory.max").write_text(f"{300 * MIB}\n")
+    (unit / "memory.current").write_text(f"{100 * MIB}\n")
+    told.write_text("1:name=systemd:/x\n0::/system.slice/fedfleet-device.service\n")
+    machine = LocalMachine((), cgroup=own_cgroup(tree, told))
+    assert machine.memory_free_bytes() <= 200 * MIB
+    assert machine.capabilities().memory_bytes <= 300 * MIB
+    told.write_text("0::/\n")  # in a container, or where the path is another namespace's
+    assert own_cgroup(tree, told) == tree
+    assert own_cgroup(tree, tmp_path / "none") == tree
