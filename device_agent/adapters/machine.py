@@ -12,6 +12,7 @@ from schemas.profiles import Limits
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_SUPPLIES = Path("/sys/class/power_supply")
 _NO_LIMITS = Limits()
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
 _RECLAIMABLE = "inactive_file"
@@ -146,11 +147,27 @@ def _statistic(path: Path, name: str) -> int:
 
 def _battery() -> tuple[int | None, bool]:
     """Return how full the battery is, and whether it is known to be charged."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if not hasattr(psutil, "sensors_battery") or not _runs_on_battery(_SUPPLIES):
+        return None, False
+    battery = psutil.sensors_battery()
     if battery is None:
         return None, False
     percent = min(100, max(0, round(battery.percent)))
     return percent, getattr(battery, "power_plugged", None) is True
+
+
+def _runs_on_battery(supplies: Path) -> bool:
+    """Tell whether a battery drives the machine: that of a mouse or a pen has the scope Device.
+
+    psutil takes any battery for the machine's (Documentation/ABI/testing/sysfs-class-power).
+    """
+    try:
+        found = list(supplies.iterdir())
+    except OSError:
+        return False
+    return any(
+        _read(one / "type") == "Battery" and _read(one / "scope") != "Device" for one in found
+    )
 
 
 def _temperature_c() -> float | None:
