@@ -4,6 +4,7 @@ Probes read it: Docker's HEALTHCHECK, Kubernetes' exec probes, ``fedfleet upgrad
 next to nothing, so that a probe costs little.
 """
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 HEALTH_FILE = "health.json"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Status = Literal["starting", "ready", "disconnected", "stopping"]
 
@@ -39,12 +41,31 @@ class Health:
 def write_health(state_dir: Path, health: Health) -> None:
     """Replace the report in one step; a reader sees the old one or the new one.
 
+    On a full disk the old report's own bytes are written over: a program that waits for room
+    turns all the same, and must not look as if it hung.
+
     Raises:
         OSError: It cannot be written.
     """
-    fresh = state_dir / f".{HEALTH_FILE}.new"
-    fresh.write_text(json.dumps(asdict(health)) + "\n", encoding="ascii")
-    os.replace(fresh, state_dir / HEALTH_FILE)  # noqa: PTH105 - the same, without a new Path
+    path, fresh = state_dir / HEALTH_FILE, state_dir / f".{HEALTH_FILE}.new"
+    text = json.dumps(asdict(health)) + "\n"
+    try:
+        fresh.write_text(text, encoding="ascii")
+    except OSError as error:
+        if error.errno not in _FULL or not path.exists():
+            raise
+        _write_over(path, text.encode("ascii"))
+        return
+    os.replace(fresh, path)  # noqa: PTH105 - the same, without a new Path
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write into the block that a file has, in one call; blanks fill what was longer before."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)
+    finally:
+        os.close(descriptor)
 
 
 def read_health(state_dir: Path) -> Health:

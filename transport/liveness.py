@@ -129,9 +129,9 @@ class Liveness:
 
     def _feed_watchdog(self, now_s: float) -> None:
         watchdog_s = self._notify.watchdog_s
-        if watchdog_s is not None and now_s - self._beat_s >= watchdog_s / 2:
+        is_due = watchdog_s is not None and now_s - self._beat_s >= watchdog_s / 2
+        if is_due and self._notify.send(WATCHDOG=1):
             self._beat_s = now_s
-            self._notify.send(WATCHDOG=1)
 
     def _sentence(self) -> str:
         sessions = ", ".join(self._connected) or "none"

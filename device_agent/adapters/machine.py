@@ -11,6 +11,8 @@ from schemas.messages import Capabilities, Precision
 from schemas.profiles import Limits
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_SUPPLIES = Path("/sys/class/power_supply")
 _NO_LIMITS = Limits()
 #: Page cache that a cgroup counts as used although the kernel drops it when memory is needed.
 _RECLAIMABLE = "inactive_file"
@@ -51,7 +53,7 @@ class LocalMachine:
         self,
         backends: tuple[str, ...],
         onnx: OnnxProviders | None = None,
-        cgroup: Path = _CGROUP,
+        cgroup: Path | None = None,
         limits: Limits = _NO_LIMITS,
     ) -> None:
         """Look at the machine.
@@ -59,10 +61,10 @@ class LocalMachine:
         Args:
             backends: Names of the trainers that are installed.
             onnx: What the onnx trainer computes on and in, where there is one.
-            cgroup: The control group's directory.
+            cgroup: The control group's directory; None: this process's own.
             limits: What it may be burdened with.
         """
-        self._cgroup = cgroup
+        self._cgroup = own_cgroup() if cgroup is None else cgroup
         self._capabilities = Capabilities(
             backends=backends,
             memory_bytes=min(
@@ -115,6 +117,19 @@ class LocalMachine:
         return int(text) if text.isdecimal() else None
 
 
+def own_cgroup(root: Path = _CGROUP, told: Path = _OWN_CGROUP) -> Path:
+    """Return the directory of this process's control group (cgroups(7), version 2).
+
+    A container sees its own as the root. A service of systemd sees the whole machine's tree, and
+    its limit lies further down.
+    """
+    for line in _read(told).splitlines():
+        if line.startswith("0::/"):
+            found = root / line[len("0::/") :]
+            return found if (found / "memory.max").exists() else root
+    return root
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
@@ -132,11 +147,27 @@ def _statistic(path: Path, name: str) -> int:
 
 def _battery() -> tuple[int | None, bool]:
     """Return how full the battery is, and whether it is known to be charged."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if not hasattr(psutil, "sensors_battery") or not _runs_on_battery(_SUPPLIES):
+        return None, False
+    battery = psutil.sensors_battery()
     if battery is None:
         return None, False
     percent = min(100, max(0, round(battery.percent)))
     return percent, getattr(battery, "power_plugged", None) is True
+
+
+def _runs_on_battery(supplies: Path) -> bool:
+    """Tell whether a battery drives the machine: that of a mouse or a pen has the scope Device.
+
+    psutil takes any battery for the machine's (Documentation/ABI/testing/sysfs-class-power).
+    """
+    try:
+        found = list(supplies.iterdir())
+    except OSError:
+        return False
+    return any(
+        _read(one / "type") == "Battery" and _read(one / "scope") != "Device" for one in found
+    )
 
 
 def _temperature_c() -> float | None:

@@ -61,6 +61,7 @@ class Uploads:
         self._why_not_now = why_not_now
         self._held: str | None = None
         self._look_again_s = 0.0
+        self._free_since_s = 0.0
 
     def add(
         self, record: JobRecord, update: EncodedUpdate, clock: int, now_s: float
@@ -162,13 +163,18 @@ class Uploads:
         if entry is None or entry.held or entry.sha256 != receipt.sha256:
             return
         size = len(entry.frame) + (0 if entry.path is None else entry.size)
-        self._times.add(Upload(size, max(_LEAST_S, now_s - entry.created_s)))
+        began_s = max(entry.created_s, self._free_since_s)
+        self._times.add(Upload(size, max(_LEAST_S, now_s - began_s)))
 
     def _is_held(self, now_s: float) -> bool:
         """Tell whether the link forbids to send; what waits is looked at again a while later."""
         held = self._why_not_now()
         if held is not None:
             self._look_again_s = now_s + LOOK_AGAIN_S
+        elif self._held is not None:
+            self._free_since_s = (
+                now_s  # what was waited for another link tells nothing of this one
+            )
         if held != self._held:
             _LOG.info("uploads_held" if held else "uploads_go_on", reason=held)
         self._held = held

@@ -44,7 +44,7 @@ def upgrade(  # noqa: PLR0913 - one argument an option
     """Install a version beside the present one and switch to it.
 
     If the program is not healthy in time (its broker must answer), the version before is put back
-    and the exit code is 1.
+    and the exit code is 1; its database too, if the new version has brought that up to date.
     """
     if wheel is None and folder is None and version is None:
         message = "give --version, --wheel or --from"

@@ -22,6 +22,7 @@ from fedfleet.machine_setup.actions import (
 )
 from fedfleet.machine_setup.layout import CONFIG, CURRENT, GROUP, PROGRAMS, VENVS, SetupError, venv
 from fedfleet.machine_setup.plan import Seen, Venv
+from fedfleet.machine_setup.venvs import UMASK
 
 _LIVE = frozenset({"active", "activating", "reloading", "deactivating"})
 
@@ -80,11 +81,14 @@ class Machine:
         Raises:
             SetupError: It cannot be done; the text says why.
         """
+        before = os.umask(UMASK)
         try:
             self._perform(action)
         except OSError as error:
             message = f"cannot {action}: {error}"
             raise SetupError(message) from error
+        finally:
+            os.umask(before)
 
     def _perform(self, action: Action) -> None:  # noqa: C901 - one line a kind
         match action:

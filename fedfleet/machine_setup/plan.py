@@ -42,6 +42,7 @@ class Wanted:
         source: Version and where it comes from.
         python: Interpreter of the virtual environment.
         settings: Of the program, by name; no password among them.
+        defaults: Settings that nobody has asked for; a file that is there may say otherwise.
         credentials: Texts of the password and certificates, by the names that programs know.
         profile: Firmware profile of a device.
         limits: What the profile grants.
@@ -53,6 +54,7 @@ class Wanted:
     source: Source
     python: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    defaults: Mapping[str, Setting] = field(default_factory=dict)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     profile: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -220,10 +222,12 @@ def _credential_names(wanted: Wanted, seen: Seen) -> set[str]:
 def _settings_files(wanted: Wanted, seen: Seen) -> list[WriteFile]:
     program = wanted.program
     present = seen.files.get(program.settings)
-    text = settings_text.render(program, wanted.settings)
     if present is not None and not wanted.overwrite_settings:
         settings_text.check_kept(program, present, wanted.settings)
         text = present
+    else:
+        defaults = settings_text.kept(present or "", wanted.defaults)
+        text = settings_text.render(program, {**defaults, **wanted.settings})
     files = [WriteFile(program.settings, text, SHARED)]
     has_credentials = seen.systemd_version >= drop_ins.FIRST_WITH_CREDENTIALS
     mode = SECRET if has_credentials else SHARED

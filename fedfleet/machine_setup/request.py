@@ -60,15 +60,17 @@ def wanted(program: Program, request: Request) -> Wanted:
     """
     settings, credentials = _without_passwords(request.settings)
     credentials |= _read(request.credential_files)
-    if program.name == "device":
-        settings.setdefault("id", default_id(socket.gethostname()))
-    _check(program, settings)
+    defaults: dict[str, Setting] = {}
+    if program.name == "device" and "id" not in settings:
+        defaults["id"] = default_id(socket.gethostname())
+    _check(program, {**defaults, **settings})
     profile = request.profile
     return Wanted(
         program=program,
         source=find_source(request.wheel, request.folder, request.version),
         python=request.python,
         settings=settings,
+        defaults=defaults,
         credentials=credentials,
         profile=None if profile is None else profile.family,
         limits=Limits() if profile is None else limits_of(profile),
@@ -83,7 +85,7 @@ def default_id(host_name: str) -> str:
     if not name:
         message = f"id: the host's name {host_name!r} gives none; give --id"
         raise SetupError(message)
-    return name[:_MAX_ID]
+    return name[:_MAX_ID].rstrip("-")
 
 
 def _without_passwords(

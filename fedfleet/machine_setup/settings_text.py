@@ -56,6 +56,15 @@ def check_kept(program: Program, text: str, settings: Mapping[str, Setting]) -> 
         raise SetupError(message)
 
 
+def kept(text: str, defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return defaults, with the values that a file has for them: an id above all stays."""
+    try:
+        present = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        present = {}
+    return {name: present.get(name, value) for name, value in defaults.items()}
+
+
 def _plain(value: Setting) -> object:
     return value if isinstance(value, (str, int, float)) else list(value)
 

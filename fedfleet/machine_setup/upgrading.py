@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedfleet.machine_setup.actions import MakeVenv, PointTo, Remove, Source, Systemctl
+from fedfleet.machine_setup.kept_database import KeptDatabase
 from fedfleet.machine_setup.layout import Program, SetupError, venv
 from fedfleet.machine_setup.machine import Machine
 from fedfleet.machine_setup.plan import Seen
@@ -83,18 +84,54 @@ class Upgrade:
         if version == previous:
             return Outcome(previous, previous, previous)
         self._install(source, seen)
-        self._switch(version)
-        reason = self.service.wait_healthy(self.wait_s)
+        kept = KeptDatabase(self.program, self.machine.real(self.program.state))
+        reason = self._bring(version, kept)
         if reason is None:
+            kept.forget()
             removed = self._forget_all_but({previous, version}, seen)
             return Outcome(previous, version, version, removed=removed)
         self.say(f"{version} is not healthy: {reason}")
         log = tuple(self.service.log_lines())
-        self._switch(previous)
-        self.machine.perform(Remove(venv(version)))
-        wrong = self.service.wait_healthy(self.wait_s)
-        after = f"{previous} runs again" if wrong is None else f"{previous} is back, but: {wrong}"
+        after = self._take_back(previous, version, kept)
         raise UpgradeFailedError(Outcome(previous, version, previous, reason, after, log))
+
+    def _bring(self, version: str, kept: KeptDatabase) -> str | None:
+        """Switch to a version; return why it is not healthy, or None.
+
+        Raises:
+            SetupError: The database cannot be kept; the program was started again as it was.
+        """
+        self._stop()
+        try:
+            kept.keep()
+        except SetupError:
+            self._start()
+            raise
+        try:
+            self._start(version)
+        except SetupError as error:
+            return str(error)
+        return self.service.wait_healthy(self.wait_s)
+
+    def _take_back(self, previous: str, version: str, kept: KeptDatabase) -> str:
+        """Switch back, with the database of before if need be; return how things are then."""
+        self._stop()
+        said = ""
+        try:
+            if kept.put_back():
+                said = ", with its database of before the upgrade"
+                self.say(f"put the database back, which {version} had brought up to date")
+        except SetupError as error:
+            wrong: str | None = str(error)
+            self._start(previous)
+        else:
+            kept.forget()
+            self._start(previous)
+            wrong = self.service.wait_healthy(self.wait_s)
+        self.machine.perform(Remove(venv(version)))
+        if wrong is None:
+            return f"{previous} runs again{said}"
+        return f"{previous} is back{said}, but: {wrong}"
 
     def _previous(self, seen: Seen) -> str:
         name = self.program.name
@@ -106,29 +143,35 @@ class Upgrade:
     def _install(self, source: Source, seen: Seen) -> None:
         """Install the version with all that programs of this machine had in the one before."""
         present = seen.venvs.get(source.version)
-        if present is not None and source.sha256 in (None, present.sha256):
-            return
-        if present is not None:
-            self.machine.perform(Remove(venv(source.version)))
         current = seen.current or ""
         before = seen.venvs.get(current)
         extras = before.extras if before else frozenset(p.name for p in seen.installed())
+        if present is not None and source.sha256 in (None, present.sha256):
+            if extras <= present.extras:
+                return
+            extras |= present.extras
+        elif present is not None:
+            self.machine.perform(Remove(venv(source.version)))
         python = (self.machine.real(venv(current)) / "bin" / "python").resolve()
         action = MakeVenv(source, tuple(sorted(extras)), str(python))
         self.say(str(action))
         self.machine.perform(action)
 
-    def _switch(self, version: str) -> None:
-        """Point to a version while the program is stopped, so that nothing of the old is seen."""
+    def _stop(self) -> None:
+        """Stop the program: the link and the database change while nothing of it runs."""
+        self._do(Systemctl(("stop", self.program.unit)))
+
+    def _start(self, version: str | None = None) -> None:
+        """Start the program, in another version if one is given; do not wait for it."""
         unit = self.program.unit
-        for action in (
-            Systemctl(("stop", unit)),
-            PointTo(version),
-            Systemctl(("reset-failed", unit)),
-            Systemctl(("start", "--no-block", unit)),
-        ):
-            self.say(str(action))
-            self.machine.perform(action)
+        if version is not None:
+            self._do(PointTo(version))
+        self._do(Systemctl(("reset-failed", unit)))
+        self._do(Systemctl(("start", "--no-block", unit)))
+
+    def _do(self, action: Systemctl | PointTo) -> None:
+        self.say(str(action))
+        self.machine.perform(action)
 
     def _forget_all_but(self, kept: set[str], seen: Seen) -> tuple[str, ...]:
         others = tuple(sorted(set(seen.venvs) - kept))

@@ -14,8 +14,8 @@ from fedfleet.machine_setup.plan import Venv
 Run = Callable[[Sequence[str]], None]
 
 _TAIL_LINES = 8
-#: The services read what root installs.
-_UMASK = 0o022
+#: The services read what root installs, however careful root's own umask is.
+UMASK = 0o022
 
 
 def run_loudly(command: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ def run_loudly(command: Sequence[str]) -> None:
         SetupError: It fails; the text ends with what it said last.
     """
     done = subprocess.run(  # noqa: S603 - a fixed program with checked arguments
-        command, capture_output=True, text=True, check=False, umask=_UMASK
+        command, capture_output=True, text=True, check=False, umask=UMASK
     )
     if done.returncode != 0:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_TAIL_LINES:])

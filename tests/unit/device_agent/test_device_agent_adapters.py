@@ -284,39 +284,6 @@ def test_a_control_group_that_is_full_leaves_nothing(tmp_path):
     assert LocalMachine((), None, tmp_path).vitals().memory_free_bytes == 0
 
 
-def test_battery_and_temperature_are_told_where_there_are_sensors(monkeypatch, tmp_path):
-    reading = type("Reading", (), {"current": 61.5, "percent": 79.6})()
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: reading)
-    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: {"odd": [reading], "nvme": []})
-    machine = LocalMachine((), None, tmp_path)
-    assert machine.capabilities().battery_percent == 80
-    assert machine.vitals().temperature_c == 61.5
-
-
-def test_the_hottest_of_the_sensors_that_matter_is_told(monkeypatch, tmp_path):
-    def sensors(**degrees):
-        readings = {
-            name.replace("_", "-"): [type("Reading", (), {"current": one})() for one in told]
-            for name, told in degrees.items()
-        }
-        monkeypatch.setattr(psutil, "sensors_temperatures", lambda: readings)
-        return LocalMachine((), None, tmp_path).vitals().temperature_c
-
-    assert sensors(AO_therm=[44.0], CPU_therm=[51.0], GPU_therm=[57.5], PLL_therm=[99.0]) == 57.5
-    assert sensors(coretemp=[50.0, 62.0], nvme=[80.0]) == 62.0
-    assert sensors(nvme=[41.0, 60.0]) == 41.0
-    assert sensors(nvme=[]) is None
-
-
-def test_a_battery_that_is_charged_is_told_as_such(monkeypatch, tmp_path):
-    reading = type("Reading", (), {"percent": 20.0, "power_plugged": True})()
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: reading)
-    vitals = LocalMachine((), None, tmp_path).vitals()
-    assert (vitals.battery_percent, vitals.is_plugged) == (20, True)
-    reading.power_plugged = None
-    assert not LocalMachine((), None, tmp_path).vitals().is_plugged
-
-
 def test_an_update_has_the_chunks_that_its_profile_says(job_run):
     _, run, sha256 = job_run
     update = run_one(replace(run, chunk_bytes=65536), plan_for(LARGE), sha256)

@@ -131,3 +131,17 @@ def test_chunks_that_are_asked_for_wait_too(bench: Bench):
     assert of_kind(bench.send(Kind.NEED, need, xfer=manifest.xfer), Kind.CHUNK) == []
     bench.held = None
     assert len(of_kind(bench.send(Kind.NEED, need, xfer=manifest.xfer), Kind.CHUNK)) == 1
+
+
+def test_a_wait_for_another_link_is_not_taken_for_a_slow_one(bench: Bench):
+    bench.held = HELD
+    bench.assign()
+    bench.train()
+    bench.wait(3600.0)
+    bench.held = None
+    offer, *_ = of_kind(bench.wait(LOOK_AGAIN_S), Kind.MANIFEST)
+    bench.now_s += 2.0
+    bench.receipt(body_of(offer, UpdateManifest), "accepted")
+    rate = bench.agent._parts.uploads.rate_bytes_s()
+    assert rate is not None
+    assert rate > len(offer.payload) / (LOOK_AGAIN_S + 5.0)

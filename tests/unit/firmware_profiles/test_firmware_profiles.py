@@ -124,3 +124,7 @@ def test_a_text_that_is_no_profile_is_refused(text, told):
     with pytest.raises(ProfileError) as caught:
         parse(text, "my file")
     assert told in str(caught.value)
+
+
+def test_a_server_that_is_taken_for_an_edge_box_may_use_the_threads_that_its_owner_names():
+    assert load("x86-64-edge").limits.threads is None

@@ -1,6 +1,7 @@
 """A machine below another root: what is written there, by the command itself."""
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -168,3 +169,39 @@ def test_a_profile_in_settings_that_are_kept_counts_and_an_unknown_one_is_refuse
     assert "nothing was changed" in again.output
     unknown = fedfleet(root, "install", *DEVICE, "--profile", "toaster")
     assert (unknown.exit_code, "toaster" in unknown.output) == (1, True)
+
+
+def test_a_second_install_without_an_id_keeps_the_one_that_is_there(root):
+    words = [word for word in DEVICE if word not in ("--id", "d1")]
+    assert fedfleet(root, "install", *DEVICE).exit_code == 0
+    again = fedfleet(root, "install", *words)
+    assert "nothing was changed" in again.output, again.output
+    other = fedfleet(root, "install", *words, "--set", "heartbeat_s=9", "--overwrite-settings")
+    assert other.exit_code == 0, other.output
+    text = (root / "etc/fedfleet/device.toml").read_text()
+    assert ('id = "d1"' in text, "heartbeat_s = 9" in text) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [("jetson", "'jetson' is not known"), ("/no/such.yaml", "No such file"), ("auto", "set up")],
+)
+def test_a_profile_is_a_name_a_file_or_auto_and_is_checked_first(root, profile, says):
+    result = fedfleet(root, "install", *DEVICE, "--profile", profile)
+    assert says in result.output, result.output
+    assert (root / "etc").exists() == (profile == "auto")
+
+
+def test_what_the_services_must_read_does_not_depend_on_roots_umask(root):
+    before = os.umask(0o077)
+    try:
+        assert fedfleet(root, "install", *DEVICE).exit_code == 0
+    finally:
+        os.umask(before)
+    for folder in ("opt/fedfleet", "etc/fedfleet", "etc/systemd/system"):
+        assert stat.S_IMODE((root / folder).stat().st_mode) == 0o755
+    assert stat.S_IMODE((root / "etc/fedfleet/credentials/device").stat().st_mode) == 0o700
+
+
+def test_an_id_is_one_even_of_a_long_name():
+    assert default_id("a" * 31 + "-b") == "a" * 31

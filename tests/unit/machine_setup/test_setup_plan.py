@@ -219,3 +219,8 @@ def test_every_unit_says_what_the_layout_says(name):
     assert {"Type=notify", "NotifyAccess=main", "Restart=always", "DynamicUser=yes"} <= set(
         text.splitlines()
     )
+
+
+@pytest.mark.parametrize("name", ["device", "gateway"])
+def test_a_machine_of_many_cores_does_not_exceed_the_tasks_of_a_unit(name):
+    assert "OPENBLAS_NUM_THREADS=1" in drop_ins.unit(PROGRAMS[name])

@@ -179,3 +179,10 @@ def test_a_failed_unit_is_not_waited_for(look):
     service = look(state("failed"))
     assert "is failed" in service.wait_healthy(900.0)
     assert service.log_lines() == ["one", "two"]
+
+
+def test_an_older_environment_is_completed_before_it_is_used():
+    venvs = {**SEEN.venvs, "0.2.0": Venv(frozenset({"device", "torch"}), None)}
+    machine = FakeMachine(replace(SEEN, venvs=venvs))
+    run(machine, {"0.2.0"}, Source("0.2.0"))
+    assert machine.done[0].extras == ("device", "gateway", "torch")

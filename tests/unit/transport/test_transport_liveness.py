@@ -1,9 +1,11 @@
 """Signs of life: what systemd hears, what health.json says, and that only the work loop speaks."""
 
 import contextlib
+import errno
 import os
 import queue
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -319,3 +321,34 @@ def test_a_torn_report_is_an_error_in_words(tmp_path, text):
     (tmp_path / HEALTH_FILE).write_text(text, encoding="latin-1")
     with pytest.raises(HealthError, match=HEALTH_FILE):
         read_health(tmp_path)
+
+
+def test_a_beat_that_did_not_leave_is_sent_again_at_the_next_turn(device):
+    device.connect("main")
+    device.manager.heard()
+    away = device.path.with_suffix(".away")
+    device.path.rename(away)
+    device.turn(after_s=10.0)
+    away.rename(device.path)
+    device.turn(after_s=1.0)
+    assert ["WATCHDOG=1"] in device.manager.heard()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_program_that_waits_for_room_on_its_disk_does_not_look_as_if_it_hung(
+    device, monkeypatch, code
+):
+    device.connect("main")
+
+    def no_room(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    device.turn(after_s=60.0)
+    assert problem(device.health(), WALL_S + device.now_s, 30.0) is None
+    device.sessions["main"].is_connected = False
+    device.turn()
+    assert device.health().status == "disconnected"
+    monkeypatch.undo()
+    device.connect("main")
+    assert device.health().status == "ready"
