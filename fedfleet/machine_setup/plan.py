@@ -164,9 +164,20 @@ def plan_uninstall(program: Program, seen: Seen, *, purge: bool) -> list[Action]
         actions += _purging(program, seen)
     if not others and (seen.venvs or seen.current is not None):
         actions.append(Remove(VENVS))
-    if purge and not others and "fedfleet" in seen.groups:
+    is_last = not others and not _kept_by_others(program, seen)
+    if purge and is_last and "fedfleet" in seen.groups:
         actions += [Remove(CONFIG), RemoveGroup()]
     return actions
+
+
+def _kept_by_others(program: Program, seen: Seen) -> bool:
+    """Tell whether a program that was removed without a purge has settings or passwords here."""
+    others = [other for other in PROGRAMS.values() if other != program]
+    return any(
+        path == other.settings or path.is_relative_to(other.credentials)
+        for other in others
+        for path in seen.files
+    )
 
 
 def _purging(program: Program, seen: Seen) -> list[Action]:
