@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fedfleet import options
+from fedfleet.machine_setup import terminal
 from fedfleet.machine_setup.actions import Action
 from fedfleet.machine_setup.layout import PROGRAMS, Program, SetupError
 from fedfleet.machine_setup.machine import Machine
@@ -81,8 +82,9 @@ def install(
     actions = plan_install(wanted(program, _request(name, flags)), machine.look())
     if not dry_run and actions:
         machine.check_rights()
+        terminal.outlive()
         for action in actions:
-            click.echo(str(action), err=True)
+            terminal.say(str(action))
             machine.perform(action)
     _report(program, actions, dry_run=dry_run, as_json=as_json)
     if wait_s and machine.is_live and not dry_run:
