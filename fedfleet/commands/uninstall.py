@@ -9,7 +9,7 @@ from fedfleet import options
 from fedfleet.machine_setup import terminal
 from fedfleet.machine_setup.layout import PROGRAMS
 from fedfleet.machine_setup.machine import Machine
-from fedfleet.machine_setup.plan import plan_uninstall
+from fedfleet.machine_setup.plan_removal import plan_uninstall
 
 
 @click.command()

@@ -18,7 +18,8 @@ from fedfleet.machine_setup.actions import (
 )
 from fedfleet.machine_setup.drop_ins import Limits
 from fedfleet.machine_setup.layout import PROGRAMS, SetupError
-from fedfleet.machine_setup.plan import Seen, Venv, Wanted, plan_install, plan_uninstall
+from fedfleet.machine_setup.plan import Seen, Venv, Wanted, plan_install
+from fedfleet.machine_setup.plan_removal import plan_uninstall
 
 DEVICE = PROGRAMS["device"]
 UNIT = DEVICE.unit
