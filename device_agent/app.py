@@ -222,7 +222,8 @@ def _backends(settings: DeviceSettings, profile: FirmwareProfile) -> tuple[str, 
     installed = backends.installed(settings.backend)
     if "backend" in settings.model_fields_set:
         return installed
-    return tuple(one for one in profile.backends if one in installed)
+    # A profile that names none of them knows less than who installed them.
+    return tuple(one for one in profile.backends if one in installed) or installed
 
 
 def _providers(

@@ -41,8 +41,8 @@ class Health:
 def write_health(state_dir: Path, health: Health) -> None:
     """Replace the report in one step; a reader sees the old one or the new one.
 
-    On a full disk the old report's own bytes are written over: a program that waits for room
-    turns all the same, and must not look as if it hung.
+    On a full disk the old report stays, which soon says no longer that the program is ready; its
+    modification time is set all the same, since the program turns and need not be killed.
 
     Raises:
         OSError: It cannot be written.
@@ -54,18 +54,9 @@ def write_health(state_dir: Path, health: Health) -> None:
     except OSError as error:
         if error.errno not in _FULL or not path.exists():
             raise
-        _write_over(path, text.encode("ascii"))
+        os.utime(path)
         return
     os.replace(fresh, path)  # noqa: PTH105 - the same, without a new Path
-
-
-def _write_over(path: Path, data: bytes) -> None:
-    """Write into the block that a file has, in one call; blanks fill what was longer before."""
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)
-    finally:
-        os.close(descriptor)
 
 
 def read_health(state_dir: Path) -> Health:

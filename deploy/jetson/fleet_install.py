@@ -104,6 +104,9 @@ def set_up(host: Host, choices: Choices, tell: Callable[[str], None]) -> Result:
     except HostFailedError as error:
         took_s = time.monotonic() - began_s
         return Result(host.address, host.device, "failed", error.kind, error.detail, took_s)
+    except Exception as error:  # noqa: BLE001 - what one host says must not end the others
+        took_s = time.monotonic() - began_s
+        return Result(host.address, host.device, "failed", "odd answer", repr(error), took_s)
     return Result(host.address, host.device, outcome, took_s=time.monotonic() - began_s)
 
 

@@ -1,7 +1,7 @@
 """What a machine's own files tell of it: device tree, Jetson Linux, processor, memory.
 
-A container sees its host's device tree and memory, and not its ``/etc/nv_tegra_release`` unless
-that file is mounted.
+A container sees its host's memory. It sees neither ``/etc/nv_tegra_release`` nor, as container
+engines mask ``/sys/firmware``, the device tree, to which ``/proc/device-tree`` is but a link.
 """
 
 import os

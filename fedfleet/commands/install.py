@@ -10,7 +10,7 @@ import click
 
 from device_agent.adapters.profile_choice import AUTO, choose_profile
 from fedfleet import options
-from fedfleet.machine_setup import settings_text
+from fedfleet.machine_setup import settings_text, terminal
 from fedfleet.machine_setup.actions import Action
 from fedfleet.machine_setup.layout import PROGRAMS, Program, SetupError
 from fedfleet.machine_setup.machine import Machine
@@ -92,8 +92,9 @@ def install(
     actions = plan_install(wanted(program, replace(_request(name, flags), profile=profile)), seen)
     if not dry_run and actions:
         machine.check_rights()
+        terminal.outlive()
         for action in actions:
-            click.echo(str(action), err=True)
+            terminal.say(str(action))
             machine.perform(action)
     _report(program, actions, dry_run=dry_run, as_json=as_json)
     if wait_s and machine.is_live and not dry_run:

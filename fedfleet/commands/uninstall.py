@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from fedfleet import options
+from fedfleet.machine_setup import terminal
 from fedfleet.machine_setup.layout import PROGRAMS
 from fedfleet.machine_setup.machine import Machine
-from fedfleet.machine_setup.plan import plan_uninstall
+from fedfleet.machine_setup.plan_removal import plan_uninstall
 
 
 @click.command()
@@ -31,8 +32,9 @@ def uninstall(*, name: str, purge: bool, root: Path, dry_run: bool, as_json: boo
     actions = plan_uninstall(program, machine.look(), purge=purge)
     if not dry_run and actions:
         machine.check_rights()
+        terminal.outlive()
         for action in actions:
-            click.echo(str(action), err=True)
+            terminal.say(str(action))
             machine.perform(action)
     if as_json:
         done = [str(action) for action in actions]

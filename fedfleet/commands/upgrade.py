@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fedfleet import options
+from fedfleet.machine_setup import terminal
 from fedfleet.machine_setup.layout import PROGRAMS
 from fedfleet.machine_setup.machine import Machine
 from fedfleet.machine_setup.service import Service
@@ -52,9 +53,10 @@ def upgrade(  # noqa: PLR0913 - one argument an option
     program, machine = PROGRAMS[name], Machine()
     source = find_source(wheel, folder, version)
     machine.check_rights()
+    terminal.outlive()
     service = Service(program, machine)
     try:
-        outcome = Upgrade(program, machine, service, wait_s, _say).to(source)
+        outcome = Upgrade(program, machine, service, wait_s, terminal.say).to(source)
     except UpgradeFailedError as error:
         if as_json:
             click.echo(json.dumps(asdict(error.outcome)))
@@ -66,7 +68,3 @@ def _sentence(name: str, outcome: Outcome) -> str:
     if outcome.previous == outcome.current:
         return f"{name}: version {outcome.current} is in use already, nothing was changed"
     return f"{name}: {outcome.previous} -> {outcome.current}, healthy"
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

@@ -16,6 +16,8 @@ from fedfleet.doctor.finding import Finding, failed, ok, warning
 from fedfleet.doctor.subject import Wheel
 
 _OLDEST, _NEWEST = (3, 10), (3, 14)
+#: A folder that the doctor happens to run in, as root perhaps, is none to load code from.
+_FROM_HERE = "import sys; sys.path = [folder for folder in sys.path if folder]\n"
 _LOAD = "import {0}; print(getattr({0}, '__version__', ''))"
 _PROVIDERS = """
 import json, sys
@@ -58,7 +60,7 @@ def examine_python() -> list[Finding]:
 
 def examine_wheel(wheel: Wheel, within_s: float) -> list[Finding]:
     """Load one wheel and judge what became of it."""
-    return [judge_wheel(wheel, _run([_LOAD.format(wheel.name)], within_s), within_s)]
+    return [judge_wheel(wheel, _run(_LOAD.format(wheel.name), (), within_s), within_s)]
 
 
 def judge_wheel(wheel: Wheel, outcome: Outcome, within_s: float) -> Finding:
@@ -87,7 +89,7 @@ def examine_providers(asked: Sequence[str], within_s: float) -> list[Finding]:
     """Try the execution providers that the settings ask for; the CPU needs no look."""
     if set(asked) <= {"cpu"}:
         return [ok("providers", "cpu, as asked")] if asked else []
-    return [judge_providers(asked, _run([_PROVIDERS, ",".join(asked)], within_s))]
+    return [judge_providers(asked, _run(_PROVIDERS, (",".join(asked),), within_s))]
 
 
 def judge_providers(asked: Sequence[str], outcome: Outcome) -> Finding:
@@ -107,10 +109,10 @@ def judge_providers(asked: Sequence[str], outcome: Outcome) -> Finding:
     return ok("providers", ", ".join(names))
 
 
-def _run(arguments: Sequence[str], within_s: float) -> Outcome:
+def _run(code: str, arguments: Sequence[str], within_s: float) -> Outcome:
     try:
         done = subprocess.run(  # noqa: S603 - this Python, and a program of our own
-            [sys.executable, "-c", *arguments],
+            [sys.executable, "-c", _FROM_HERE + code, *arguments],
             capture_output=True,
             text=True,
             timeout=within_s,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -117,7 +118,7 @@ def _device(settings: ConnectionSettings) -> Subject:
         program="device",
         settings=settings,
         wheels=wheels,
-        providers=settings.providers,
+        providers=_providers(settings),
         memory_bytes=(400 if needs_torch else 120) * MIB,
         disk_bytes=quotas + settings.optimizer_state_bytes,
         links=(link,),
@@ -130,6 +131,18 @@ def _device_wheels(settings: DeviceSettings) -> tuple[Wheel, ...]:
         return (*common, Wheel("torch", "torch"))
     has_torch = settings.backend == "auto" and find_spec("torch") is not None
     return (*common, Wheel("onnxruntime", "device", "warning" if has_torch else "failed"))
+
+
+def _providers(settings: DeviceSettings) -> tuple[str, ...]:
+    """Return what the device computes on, best first: the owner's word, else its profile's."""
+    if "providers" in settings.model_fields_set:
+        return settings.providers
+    try:
+        choice = import_module("device_agent.adapters.profile_choice")
+        found: tuple[str, ...] = choice.choose_profile(settings.profile).profile.providers
+    except (ImportError, ValueError):
+        return settings.providers  # the check of the profile says why
+    return found
 
 
 def _gateway(settings: ConnectionSettings) -> Subject:

@@ -14,16 +14,13 @@ from fedfleet.machine_setup.actions import (
     MakeVenv,
     PointTo,
     Remove,
-    RemoveGroup,
     Source,
     Systemctl,
     WriteFile,
 )
 from fedfleet.machine_setup.drop_ins import Limits
 from fedfleet.machine_setup.layout import (
-    CONFIG,
     PROGRAMS,
-    VENVS,
     Program,
     SetupError,
     venv,
@@ -138,45 +135,6 @@ def plan_install(wanted: Wanted, seen: Seen) -> list[Action]:
         actions.append(Systemctl(("stop", program.unit)))
     if program.unit not in seen.active or actions:
         actions.append(Systemctl(("start", "--no-block", program.unit)))
-    return actions
-
-
-def plan_uninstall(program: Program, seen: Seen, *, purge: bool) -> list[Action]:
-    """Return what removes a program; its settings and its state stay unless ``purge``.
-
-    The last program takes the virtual environments with it.
-    """
-    actions: list[Action] = []
-    is_there = program.unit_path in seen.files
-    if seen.has_systemd and is_there:
-        actions.append(Systemctl(("disable", "--now", program.unit)))
-    if is_there:
-        actions.append(Remove(program.unit_path))
-    if any(path.is_relative_to(program.drop_ins) for path in seen.files):
-        actions.append(Remove(program.drop_ins))
-    if seen.has_systemd and actions:
-        actions += [
-            Systemctl(("daemon-reload",)),
-            Systemctl(("reset-failed", program.unit)),
-        ]
-    others = [other for other in seen.installed() if other != program]
-    if purge:
-        actions += _purging(program, seen)
-    if not others and (seen.venvs or seen.current is not None):
-        actions.append(Remove(VENVS))
-    if purge and not others and "fedfleet" in seen.groups:
-        actions += [Remove(CONFIG), RemoveGroup()]
-    return actions
-
-
-def _purging(program: Program, seen: Seen) -> list[Action]:
-    actions: list[Action] = []
-    if program.settings in seen.files:
-        actions.append(Remove(program.settings))
-    if any(path.is_relative_to(program.credentials) for path in seen.files):
-        actions.append(Remove(program.credentials))
-    if program.name in seen.states:
-        actions += [Remove(program.state), Remove(program.private_state)]
     return actions
 
 

@@ -247,7 +247,9 @@ def _device(common: tuple[str, ...], place: Place, member: Member) -> Process:
     who = ("--region", member.region, "--id", member.device, "--backend", member.backend)
     state = _state(place, member.device)
     broker = ("--broker", place.url(member.device))
-    argv = _fedfleet("device", *broker, *common, *who, *member.data_arguments, *state)
+    # A person's own machine: its battery and its heat are not to hold a simulated fleet up.
+    profile = ("--profile", "generic")
+    argv = _fedfleet("device", *broker, *common, *who, *profile, *member.data_arguments, *state)
     return Process(member.device, argv, _ENVIRONMENT)
 
 

@@ -32,6 +32,7 @@ HOSTS = {
     "sysv": {"look": GOOD.replace("systemd=1", "systemd=")},
     "filled": {"look": GOOD, "end": [1, "OSError: [Errno 28] No space left on device"]},
     "sick": {"look": GOOD, "end": [1, "Error: not healthy after 60 s: the unit is activating"]},
+    "babel": {"look": GOOD.replace("9000", "viel")},
     "odd": {"look": GOOD, "end": [1, "Error: something else"]},
 }
 FAKE = """#!{python} -IS
@@ -103,6 +104,7 @@ def test_every_host_gets_its_own_result_and_its_own_reason(fleet):
         "sysv": ("failed", "systemd"),
         "filled": ("failed", "disk"),
         "sick": ("failed", "unit not healthy"),
+        "babel": ("failed", "odd answer"),
         "odd": ("failed", "install"),
     }
 

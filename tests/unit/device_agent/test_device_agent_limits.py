@@ -178,3 +178,8 @@ def test_the_profile_s_order_of_backends_counts_unless_the_owner_names_one(monke
     assert app._backends(settings(), NANO) == ("onnx",)
     assert app._backends(settings(backend="auto"), NANO) == ("onnx", "torch")
     assert app._backends(settings(), firmware_profiles.load("generic")) == ("onnx", "torch")
+
+
+def test_a_device_is_not_left_without_any_backend_by_its_profile(monkeypatch):
+    monkeypatch.setattr(app.backends, "installed", lambda _: ("torch",))
+    assert app._backends(settings(), NANO) == ("torch",)

@@ -178,3 +178,8 @@ def test_mosquitto_listens_on_loopback_and_stays_root_only_for_root():
     assert "listener 2883 127.0.0.1" in text
     assert "user root" not in text
     assert "user root" in mosquitto_config(replace(PLACE, is_root=True))
+
+
+def test_a_persons_battery_does_not_hold_a_simulated_fleet_up():
+    devices = [p.argv for p in plan_of(devices=2).services if p.argv[3] == "device"]
+    assert [value_after(argv, "--profile") for argv in devices] == ["generic", "generic"]

@@ -18,7 +18,8 @@ from fedfleet.machine_setup.actions import (
 )
 from fedfleet.machine_setup.drop_ins import Limits
 from fedfleet.machine_setup.layout import PROGRAMS, SetupError
-from fedfleet.machine_setup.plan import Seen, Venv, Wanted, plan_install, plan_uninstall
+from fedfleet.machine_setup.plan import Seen, Venv, Wanted, plan_install
+from fedfleet.machine_setup.plan_removal import plan_uninstall
 
 DEVICE = PROGRAMS["device"]
 UNIT = DEVICE.unit
@@ -224,3 +225,13 @@ def test_every_unit_says_what_the_layout_says(name):
 @pytest.mark.parametrize("name", ["device", "gateway"])
 def test_a_machine_of_many_cores_does_not_exceed_the_tasks_of_a_unit(name):
     assert "OPENBLAS_NUM_THREADS=1" in drop_ins.unit(PROGRAMS[name])
+
+
+@pytest.mark.parametrize("kept", ["settings", "credentials"])
+def test_a_purge_leaves_what_another_program_was_promised_to_keep(installed, kept):
+    gateway = PROGRAMS["gateway"]
+    path = gateway.settings if kept == "settings" else gateway.credentials / "broker-password"
+    seen = replace(installed, files={**installed.files, path: "kept"})
+    actions = plan_uninstall(DEVICE, seen, purge=True)
+    assert path in after(actions, seen).files
+    assert RemoveGroup() not in actions
