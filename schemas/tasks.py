@@ -277,6 +277,9 @@ class CentralState(WireMessage):
     status: Literal["online", "offline"]
     boot: int = Field(ge=0)
     ts: float = Field(ge=0)
+    connection: int = Field(
+        default=0, ge=0, description="how often it has connected in this life: hear all again"
+    )
     parked: int = Field(default=0, ge=0, description="messages that could not be handled")
     parked_newest: tuple[ParkedNote, ...] = Field(default=(), max_length=16)
 

@@ -21,7 +21,12 @@ _FLOAT32_BYTES = 4
 
 
 def state_message(
-    status: str, boot: int, ts: float, parked: ParkedSummary | None = None
+    status: str,
+    boot: int,
+    ts: float,
+    parked: ParkedSummary | None = None,
+    *,
+    connection: int = 0,
 ) -> Outgoing:
     """Return central's birth or death."""
     told = parked or nothing_parked()
@@ -32,7 +37,14 @@ def state_message(
         for row in told.newest
     )
     state = CentralState.model_validate(
-        {"status": status, "boot": boot, "ts": ts, "parked": told.count, "parked_newest": notes}
+        {
+            "status": status,
+            "boot": boot,
+            "ts": ts,
+            "connection": connection,
+            "parked": told.count,
+            "parked_newest": notes,
+        }
     )
     return Outgoing(Topic(Kind.CENTRAL_STATE), state.model_dump_json().encode())
 
@@ -44,6 +56,11 @@ class Announcements:
         self._desk = desk
         self._registry = registry
         self._told_parked = nothing_parked()
+        self._connections = 0
+
+    def connected(self) -> None:
+        """Note a new connection: what others told before it may be lost."""
+        self._connections += 1
 
     def birth(self, now_s: float) -> Iterator[Outgoing]:
         """Say that central is there, and every status again: the broker may have lost them."""
@@ -117,7 +134,13 @@ class Announcements:
 
     def _state(self, now_s: float) -> Outgoing:
         self._told_parked = self._desk.parked()
-        return state_message("online", self._desk.boot, now_s, self._told_parked)
+        return state_message(
+            "online",
+            self._desk.boot,
+            now_s,
+            self._told_parked,
+            connection=self._connections,
+        )
 
     def _message(self, task: TaskRecord, now_s: float) -> Outgoing:
         return _retained(task.task, self.status(task, now_s))

@@ -162,6 +162,7 @@ class Orchestrator:
                 yield from self._rounds.on_failure(event, now_s)
 
     def _on_connected(self, now_s: float) -> Iterator[Outgoing]:
+        self._announcements.connected()
         yield from self._announce(now_s)
         self._assignments.wake(None, now_s)
         if not self._is_recovered:

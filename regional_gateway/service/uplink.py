@@ -59,7 +59,7 @@ class Uplink:
         self._relay = relay
         self._backoff = backoff
         self._rng = rng
-        self._central_boot = -1
+        self._central = (-1, 0)  # boot and connection
         self._question: tuple[str, bytes, Next] | None = None
         self._tries = 0
         self._ask_s = NEVER_S
@@ -75,9 +75,10 @@ class Uplink:
         self.is_up = False
 
     def is_news_of_central(self, payload: bytes, *, retained: bool) -> bool:
-        """Read central's state; tell whether central has begun a new life that missed ours.
+        """Read central's state; tell whether central is on a new connection, or in a new life.
 
-        A retained state came with a new connection, on which the region was announced anyway.
+        What was told before may be lost then, with its session at the broker. A retained state
+        came with a connection of ours, on which the region was announced anyway.
 
         Raises:
             MessageError: It is not a state of central.
@@ -86,9 +87,10 @@ class Uplink:
             state = CentralState.model_validate_json(payload)
         except ValidationError as error:
             raise MessageError(explain(error)) from error
-        if state.status != "online" or state.boot <= self._central_boot:
+        told = (state.boot, state.connection)
+        if state.status != "online" or told <= self._central:
             return False
-        self._central_boot = state.boot
+        self._central = told
         return not retained
 
     def announce(self, now_s: float) -> list[Outgoing]:

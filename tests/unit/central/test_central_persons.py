@@ -115,6 +115,21 @@ def test_central_says_that_it_is_there_on_every_connect(rig):
     assert [(state.status, state.boot) for state in said] == [("online", rig.desk.boot)]
 
 
+def test_each_connection_has_a_number_which_other_news_of_central_leaves_as_it_is(rig):
+    def told(outgoing):
+        found = [out.payload for out in outgoing if out.topic.kind is Kind.CENTRAL_STATE]
+        return [CentralState.model_validate_json(payload).connection for payload in found]
+
+    (first,) = told(rig.event(Connected("main")))
+    (second,) = told(rig.event(Connected("main")))
+    assert second == first + 1
+    before = len(rig.published)
+    rig.tick(400)  # central repeats itself in between
+    repeated = told(rig.published[before:])
+    assert repeated
+    assert set(repeated) == {second}
+
+
 def test_a_status_is_plain_json_that_names_what_a_person_asks(rig):
     begin(rig)
     rig.status("t")

@@ -127,8 +127,9 @@ class Central(Writer):
     def note(self, action, **more):
         return self.frames.frame(ControlNote(action=action, **more))
 
-    def state(self, status="online", boot=5):
-        return CentralState(status=status, boot=boot, ts=0.0).model_dump_json().encode()
+    def state(self, status="online", boot=5, connection=1):
+        state = CentralState(status=status, boot=boot, ts=0.0, connection=connection)
+        return state.model_dump_json().encode()
 
 
 class Device(Writer):

@@ -135,6 +135,21 @@ def test_a_newly_born_central_hears_everything_once(rig):
     assert rig.loop.counts["refused:E_SCHEMA"] == 1
 
 
+def test_central_that_connects_again_hears_everything_once_more(rig):
+    """Its broker may have lost its session, and with it what was told in between."""
+    rig.born("a")
+    topic = Topic(Kind.CENTRAL_STATE)
+    rig.arrive("uplink", topic, rig.central.state(boot=9, connection=1))
+    rig.settle()
+    rig.up.sent.clear()
+    again = rig.central.state(boot=9, connection=2)
+    for payload in (again, again, rig.central.state(boot=9, connection=1)):
+        rig.arrive("uplink", topic, payload)
+        rig.settle()
+    assert len(states(rig)) == 1
+    assert len(relayed(rig)) == 1
+
+
 def test_centrals_retained_state_announces_nothing_twice(rig):
     topic = Topic(Kind.CENTRAL_STATE)
     rig.up.sent.clear()
