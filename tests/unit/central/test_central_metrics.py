@@ -1,6 +1,5 @@
 """What Prometheus reads of central: what has happened, and how things stand."""
 
-import time
 from dataclasses import replace
 from typing import get_args
 
@@ -18,9 +17,7 @@ from central.core.round_events import (
     TimePassed,
     cause_of,
 )
-from central.service.metering import Accepted
 from central.service.standing import take_standing
-from schemas.messages import Receipt
 from tests.support.central_fixture import CentralRig, TinyModeler, begin
 from tests.support.scraping import scraped_central
 from transport.database import transaction
@@ -196,23 +193,20 @@ def test_counts_of_the_loop_and_its_session_are_read_as_they_are(rig, scraped):
     assert page.value(f"{P}state_free_bytes") > 0
 
 
-def test_a_look_at_ten_thousand_devices_takes_the_loop_no_time_to_speak_of(rig):
+def test_a_look_at_ten_thousand_devices_asks_the_database_no_more_than_one_at_a_few(rig):
     rig.device("d0")
     known = rig.store.device("d0")
+
+    def asked():
+        statements = []
+        rig.connection.set_trace_callback(statements.append)
+        standing = take_standing(rig.desk, rig.now_s)
+        rig.connection.set_trace_callback(None)
+        return len(statements), len(standing.devices)
+
+    few = asked()
     with transaction(rig.connection):
         for number in range(10_000):
             rig.store.save_device(replace(known, device=f"d{number}"))
-    began_s = time.perf_counter()
-    standing = take_standing(rig.desk, rig.now_s)
-    assert time.perf_counter() - began_s < 0.5  # 17 ms of processor time
-    assert len(standing.devices) == 10_000
-
-
-def test_an_update_costs_no_time_to_speak_of(scraped):
-    receipt = Receipt(xfer="0" * 32, status="accepted", sha256="0" * 64)
-    update = Accepted("eu", "a", "int8", 1000, 4000, 1100, 4100)
-    began_s = time.perf_counter()
-    for _ in range(1000):
-        scraped.metrics.accepted(update)
-        scraped.metrics.receipted(receipt)
-    assert time.perf_counter() - began_s < 0.5  # 6 ms of processor time
+    assert few[0] > 0
+    assert asked() == (few[0], 10_000)
