@@ -135,7 +135,7 @@ def finish(region, task):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", ["small", pytest.param("large", marks=pytest.mark.long)])
 def test_cut_off_from_central_a_gateway_serves_its_region_and_then_reconciles(region, size):
     task = f"cut-{size}"
     begin(region, task, size)

@@ -98,7 +98,7 @@ def blocks_of(tap, sha16):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_model_of_40_mb_reaches_eight_devices_in_small_pieces_and_little_memory(fleet, tap):
     complete(fleet, "small", 32)

@@ -6,7 +6,7 @@ import sys
 
 from tests.support.brokers import REPOSITORY
 
-ROUNDS = 40
+ROUNDS = 30
 
 
 def test_memory_is_flat_and_the_books_are_in_order_after_a_short_soak(tmp_path):

@@ -23,6 +23,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -303,6 +304,8 @@ def _get(url: str) -> str:
         with opener.open(url, timeout=10.0) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise  # it listens, and is not ready yet: waited for like a refused connection
         message = f"{urllib.parse.unquote_plus(url)}: {error} {error.read().decode()}"
         raise CheckError(message) from error
 

@@ -129,6 +129,7 @@ def test_central_that_aggregates_ends_and_aggregates_again_after_its_start(
     (held.parent / "aggregating").unlink()
 
 
+@pytest.mark.long
 def test_a_large_upload_goes_on_where_it_was(fleet):
     tap = Tap(fleet.broker.port, f"fl/v1/{fleet.shape.region_of('d1')}/d1/up/c/#", keep_bytes=0)
     name = task(

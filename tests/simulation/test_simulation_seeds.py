@@ -12,7 +12,7 @@ from tests.simulation.swarm import Swarm, swarm_of
 from tests.simulation.world import World, silence_logs
 from tests.support.brokers import REPOSITORY
 
-SEEDS = 250
+SEEDS = 150
 TRACED = (7, 38, 163)
 #: Planted bugs that few seeds find; ``make mutants`` plants all.
 QUICK = (
