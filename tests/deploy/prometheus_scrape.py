@@ -43,7 +43,7 @@ TASK = {
     "task": "watched",
     "model": "mlp",
     "data": "digits",
-    "rounds": 60,
+    "rounds": 200,
     "min_clients": 4,
     "cohort": 4,
     "codec": "int8",
