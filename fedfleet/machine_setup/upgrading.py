@@ -85,7 +85,10 @@ class Upgrade:
             return Outcome(previous, previous, previous)
         self._install(source, seen)
         kept = KeptDatabase(self.program, self.machine.real(self.program.state))
-        reason = self._bring(version, kept)
+        try:
+            reason = self._bring(version, kept)
+        except KeyboardInterrupt:  # the program may be stopped, or in a version nobody looked at
+            reason = "the upgrade was interrupted"
         if reason is None:
             kept.forget()
             removed = self._forget_all_but({previous, version}, seen)

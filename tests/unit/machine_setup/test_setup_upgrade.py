@@ -91,6 +91,21 @@ def test_a_version_that_is_not_healthy_in_time_is_taken_back():
     assert caught.value.outcome.current == "0.1.0"
 
 
+def test_an_upgrade_that_a_person_interrupts_is_taken_back():
+    class Impatient(FakeService):
+        def wait_healthy(self, wait_s):
+            if self.machine.current[-1] == "0.2.0":
+                raise KeyboardInterrupt
+            return super().wait_healthy(wait_s)
+
+    machine = FakeMachine()
+    upgrade = Upgrade(DEVICE, machine, Impatient(machine, {"0.1.0"}), 60.0, lambda _: None)
+    with pytest.raises(UpgradeFailedError, match=r"interrupted. 0\.1\.0 runs again"):
+        upgrade.to(NEW)
+    assert machine.current == ["0.2.0", "0.1.0"]
+    assert str(machine.done[-2]) == "systemctl start --no-block fedfleet-device.service"
+
+
 def test_a_machine_on_which_neither_is_healthy_says_so():
     with pytest.raises(UpgradeFailedError, match=r"0\.1\.0 is back, but: it is activating"):
         run(FakeMachine(), set())
