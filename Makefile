@@ -28,11 +28,11 @@ $(STAMP): pyproject.toml
 demo: setup  ## Train with a whole fleet on this machine and show the result
 	@$(BIN)/fedfleet demo $(DEMO)
 
-test: setup mosquitto  ## Run all tests; the unit tests must cover the rules to 95 %
+test: setup mosquitto  ## Run the tests; the unit tests must cover the rules to 95 %
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit --cov --cov-report=term --cov-fail-under=95
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/unit
 
-test-long: setup mosquitto  ## Run the tests that take a minute or more each
+test-long: setup mosquitto  ## Run the long tests, which make test leaves out
 	$(BIN)/python -m pytest -m long tests
 
 check: setup  ## Format, lint, types, import contracts, then all tests

@@ -172,9 +172,8 @@ class Uploads:
         if held is not None:
             self._look_again_s = now_s + LOOK_AGAIN_S
         elif self._held is not None:
-            self._free_since_s = (
-                now_s  # what was waited for another link tells nothing of this one
-            )
+            # What was waited for another link tells nothing of this one.
+            self._free_since_s = now_s
         if held != self._held:
             _LOG.info("uploads_held" if held else "uploads_go_on", reason=held)
         self._held = held
