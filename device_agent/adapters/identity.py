@@ -4,11 +4,11 @@ An id belongs to the state: the outbox, the memories of codecs and the receipts 
 that has them. So a container or a machine that keeps its volume keeps its id, whatever its name.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from schemas.ids import RESERVED, is_id
+from transport.syncing import sync
 
 #: The setting ``id`` that asks for one.
 AUTO = "auto"
@@ -48,13 +48,7 @@ def own_id(given: str, state_dir: Path, draw: Callable[[], str]) -> str:
 def _write(path: Path, text: str) -> None:
     """Write a file that after a power cut is there whole, or not at all."""
     fresh = path.with_suffix(".new")
-    with fresh.open("w", encoding="ascii") as stream:
-        stream.write(f"{text}\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    fresh.write_text(f"{text}\n", encoding="ascii")
+    sync(fresh)
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
